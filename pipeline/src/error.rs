@@ -1,0 +1,63 @@
+//! The error a stage returns: what went wrong, what to do next, and why (its cause kept).
+
+use std::error::Error;
+use std::fmt;
+
+/// A stage cannot go on at all. A single unusable row is no error: it is a [`crate::Rejects`] entry.
+///
+/// The engine adds the stage's name, its kind and the partition when it reports the error.
+#[derive(Debug)]
+pub struct StageError {
+    message: String,
+    help: Option<String>,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl StageError {
+    /// What went wrong and where ("`chat.json`: byte 812: expected `,`").
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, cause: None }
+    }
+
+    /// A file that could not be read or written.
+    pub fn io(path: &std::path::Path, cause: std::io::Error) -> Self {
+        Self::new(format!("{}: {cause}", path.display())).because(cause)
+    }
+
+    /// What the user can do next ("Raise max_tokens or set overlong = \"truncate\".").
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The error underneath.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// The advice given by [`StageError::help`].
+    pub fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+}
+
+impl fmt::Display for StageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for StageError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+impl From<arrow::error::ArrowError> for StageError {
+    fn from(cause: arrow::error::ArrowError) -> Self {
+        Self::new(format!("Arrow: {cause}")).because(cause)
+    }
+}

@@ -1,0 +1,14 @@
+//! The engine of LLaVM: a TOML manifest becomes a graph of stages, a plan, and tables kept under a content address.
+//!
+//! Nothing here knows images, tokens or models; stages come in through a [`registry::Registry`].
+
+pub mod columns;
+pub mod error;
+pub mod graph;
+pub mod registry;
+pub mod rejects;
+pub mod stage;
+
+pub use columns::{Column, Columns};
+pub use error::StageError;
+pub use rejects::Rejects;

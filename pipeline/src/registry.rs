@@ -1,0 +1,110 @@
+//! The kinds a manifest can name. Registering a stage is one line: `registry.map::<ShiftLabels>()`.
+
+use crate::stage::{GatherStage, JobStage, MapStage, Parameters, SourceStage, StageKind};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// All kinds, in the order they were registered.
+#[derive(Default)]
+pub struct Registry {
+    kinds: Vec<Kind>,
+}
+
+/// One kind whose parameters have not been read yet.
+pub struct Kind {
+    pub name: &'static str,
+    pub version: u32,
+    pub about: &'static str,
+    pub params: &'static [&'static str],
+    build: fn(toml::de::ValueDeserializer<'_>) -> Result<Stage, toml::de::Error>,
+}
+
+impl Kind {
+    /// Reads the parameters (the stage's own keys only: not `kind`, `from` and the like) from TOML.
+    pub fn build(&self, params: toml::de::ValueDeserializer<'_>) -> Result<Stage, toml::de::Error> {
+        (self.build)(params)
+    }
+}
+
+/// A stage with its parameters, ready for the graph.
+#[derive(Clone)]
+pub struct Stage {
+    pub kind: &'static str,
+    pub version: u32,
+    /// Canonical parameters: what serde_json makes of the struct, defaults filled in.
+    pub params: Value,
+    pub role: Role,
+}
+
+/// The four roles.
+#[derive(Clone)]
+pub enum Role {
+    Source(Arc<dyn SourceStage>),
+    Map(Arc<dyn MapStage>),
+    Gather(Arc<dyn GatherStage>),
+    Job(Arc<dyn JobStage>),
+}
+
+impl Role {
+    pub fn parameters(&self) -> &dyn Parameters {
+        match self {
+            Self::Source(stage) => stage.as_ref(),
+            Self::Map(stage) => stage.as_ref(),
+            Self::Gather(stage) => stage.as_ref(),
+            Self::Job(stage) => stage.as_ref(),
+        }
+    }
+}
+
+impl Registry {
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|kind| kind.name == name)
+    }
+
+    #[must_use]
+    pub fn source<T: StageKind + SourceStage>(self) -> Self {
+        self.register::<T>(|params| stage::<T>(params, |stage| Role::Source(stage)))
+    }
+
+    #[must_use]
+    pub fn map<T: StageKind + MapStage>(self) -> Self {
+        self.register::<T>(|params| stage::<T>(params, |stage| Role::Map(stage)))
+    }
+
+    #[must_use]
+    pub fn gather<T: StageKind + GatherStage>(self) -> Self {
+        self.register::<T>(|params| stage::<T>(params, |stage| Role::Gather(stage)))
+    }
+
+    #[must_use]
+    pub fn job<T: StageKind + JobStage>(self) -> Self {
+        self.register::<T>(|params| stage::<T>(params, |stage| Role::Job(stage)))
+    }
+
+    fn register<T: StageKind>(
+        mut self,
+        build: fn(toml::de::ValueDeserializer<'_>) -> Result<Stage, toml::de::Error>,
+    ) -> Self {
+        self.kinds.push(Kind {
+            name: T::KIND,
+            version: T::VERSION,
+            about: T::ABOUT,
+            params: T::PARAMS,
+            build,
+        });
+        self
+    }
+}
+
+fn stage<T: StageKind>(
+    params: toml::de::ValueDeserializer<'_>,
+    role: impl FnOnce(Arc<T>) -> Role,
+) -> Result<Stage, toml::de::Error> {
+    let parameters = T::deserialize(params)?;
+    let canonical = serde_json::to_value(&parameters).map_err(serde::de::Error::custom)?;
+    Ok(Stage { kind: T::KIND, version: T::VERSION, params: canonical, role: role(Arc::new(parameters)) })
+}

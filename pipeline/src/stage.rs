@@ -1,0 +1,231 @@
+//! What a stage is: four roles, each one small trait. A stage never sees a thread, a channel or the store.
+//!
+//! | role | trait | gets | gives |
+//! |---|---|---|---|
+//! | source | [`SourceStage`] | raw files | partitions of rows, derived (never stored) |
+//! | map | [`MapStage`] | a batch of rows | the same rows, in order, other columns |
+//! | gather | [`GatherStage`] | whole tables | a folder, or one folder per partition |
+//! | job | [`JobStage`] | tables and folders | a folder (a model, a report) |
+//!
+//! The parameters of a stage are its struct: serde with `deny_unknown_fields`, each field documented with unit and
+//! default. Its canonical JSON (serde_json of the struct, so that a default spelled out and a default left out are the
+//! same) enters the key.
+
+use crate::columns::Columns;
+use crate::error::StageError;
+use crate::rejects::Rejects;
+use arrow::array::RecordBatch;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// Rows in one batch: the unit of work and of memory. Every table has its batch borders at multiples of this within a
+/// partition, so tables that line up do so batch by batch.
+pub const BATCH_ROWS: usize = 128;
+
+/// Rows in one partition unless a source says otherwise.
+pub const PARTITION_ROWS: usize = 4096;
+
+/// A content digest (blake3).
+pub type Digest = blake3::Hash;
+
+/// What a kind of stage is called, fixed at compile time.
+pub trait StageKind: Parameters + Serialize + DeserializeOwned {
+    /// The name in `kind = "…"`, a verb such as `decode-resize`.
+    const KIND: &'static str;
+    /// Raised when the same input gives other bytes.
+    const VERSION: u32;
+    /// One line for `--help` and the docs.
+    const ABOUT: &'static str;
+    /// The names of all parameters, for "did you mean".
+    const PARAMS: &'static [&'static str];
+}
+
+/// What the parameters struct of any stage can tell.
+pub trait Parameters: Send + Sync + 'static {
+    /// Wrong values that serde cannot see ("size must be at least 1"). Each: the parameter's name and the text.
+    fn check(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Files whose *content* decides the output (a tokenizer, weights). They enter the key by content; a parameter that
+    /// only names such a path is left out of the canonical JSON with `#[serde(skip_serializing)]`.
+    fn resources(&self) -> Result<Vec<Resource>, StageError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A file whose content enters the key.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// The name in the key and in `explain` ("tokenizer.json").
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// What a stage may use while it is opened.
+pub trait OpenContext: Sync {
+    /// The content digest of a file; remembered by (device, inode, size, mtime).
+    fn file_digest(&self, path: &Path) -> Result<Digest, StageError>;
+    /// The content digest of many files at once, in order; remembered as one entry under `memo` as long as no file's (path,
+    /// device, inode, size, mtime) changes. For folders of loose images.
+    fn files_digest(&self, memo: &str, paths: &[PathBuf]) -> Result<Digest, StageError>;
+    /// A value computed from content alone (a row index of a big file), kept in the store under its key.
+    fn remembered(&self, key: &str, compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>) -> Result<Vec<u8>, StageError>;
+    /// The manifest's `seed`.
+    fn seed(&self) -> u64;
+}
+
+/// Enumerates partitions of raw data.
+pub trait SourceStage: Parameters {
+    /// The columns every row has. `id` utf8 (unique, tells a person where the row is) must be among them.
+    fn output(&self) -> Columns;
+    fn open(&self, context: &dyn OpenContext) -> Result<Box<dyn Source>, StageError>;
+}
+
+/// One stretch of raw data.
+#[derive(Clone, Debug)]
+pub struct SourcePartition {
+    /// For people: "train-00013.parquet rows 4096..8192".
+    pub label: String,
+}
+
+/// An opened source.
+pub trait Source: Send + Sync {
+    fn partitions(&self) -> &[SourcePartition];
+
+    /// The content digest of the named columns of one partition: of its raw bytes, never of a path or an mtime.
+    fn digest(&self, partition: usize, columns: &[&str]) -> Result<Digest, StageError>;
+
+    /// The named columns of one partition, plus `reject` (utf8, null when fine; text `read/<code>: <detail>`), in batches
+    /// of [`BATCH_ROWS`] (the last may be shorter). Columns not asked for are not read.
+    fn batches(&self, partition: usize, columns: &[&str]) -> Result<BatchIterator<'_>, StageError>;
+}
+
+/// Batches in order.
+pub type BatchIterator<'a> = Box<dyn Iterator<Item = Result<RecordBatch, StageError>> + Send + 'a>;
+
+/// Row by row: partition i of the output has the rows of partition i of the input.
+pub trait MapStage: Parameters {
+    /// The columns it reads; no others are handed to it.
+    fn input(&self) -> Columns;
+    /// The columns it writes.
+    fn output(&self) -> Columns;
+
+    /// Whether the output is kept in the store, or computed again whenever it is read.
+    fn stored(&self) -> bool {
+        true
+    }
+
+    /// Whether columns it does not write are those of its input (`filter`). Only its own columns are stored then.
+    fn passes_through(&self) -> bool {
+        false
+    }
+
+    /// Whether its rejects are the user's wish (a filter) and so do not count against the error budget.
+    fn rejects_on_purpose(&self) -> bool {
+        false
+    }
+
+    /// Loads what the work needs, once per run.
+    fn open(&self, context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError>;
+
+    /// A second pass in row order over what [`Apply`] gave, when the verdict on a row depends on rows before it
+    /// (deduplication). What the pass gives must have the columns of [`MapStage::output`].
+    fn sweep(&self) -> Option<Box<dyn Sweep>> {
+        None
+    }
+
+    /// The columns [`Apply`] gives when there is a second pass.
+    fn swept(&self) -> Columns {
+        self.output()
+    }
+}
+
+/// The work of a map stage: pure, called from many threads.
+pub trait Apply: Send + Sync {
+    fn apply(&self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError>;
+}
+
+impl<F> Apply for F
+where
+    F: Fn(&RecordBatch, &mut Rejects) -> Result<RecordBatch, StageError> + Send + Sync,
+{
+    fn apply(&self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
+        self(rows, rejects)
+    }
+}
+
+/// The second pass of a map stage: sees every batch of the table once, in order.
+pub trait Sweep: Send {
+    fn next(&mut self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError>;
+}
+
+/// Which piece of work a gather stage does at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// One folder from all partitions of all inputs.
+    Whole,
+    /// One folder per input partition (groups one after the other), ready as soon as that partition is.
+    PerPartition,
+}
+
+/// Sees whole tables, writes folders.
+pub trait GatherStage: Parameters {
+    /// The columns it needs in each group of tables.
+    fn input(&self) -> Columns;
+    fn units(&self) -> Units;
+    fn gather(&self, inputs: &GatherInputs<'_>, output: &Path) -> Result<(), StageError>;
+}
+
+/// What a gather stage reads: groups of tables that line up.
+pub struct GatherInputs<'a> {
+    pub groups: Vec<Group<'a>>,
+    pub seed: u64,
+}
+
+/// Tables that line up row by row.
+pub struct Group<'a> {
+    /// Relative weight when several groups are mixed; 1 when the manifest says nothing.
+    pub weight: f64,
+    /// The stage names of the tables, as the manifest's `from` has them.
+    pub tables: Vec<String>,
+    pub partitions: Vec<Box<dyn PartitionView + 'a>>,
+}
+
+/// One partition of the tables of a group, read column by column.
+pub trait PartitionView: Send + Sync {
+    /// Its index in the group's table, and the index of its first row in the whole table.
+    fn index(&self) -> usize;
+    fn first_row(&self) -> u64;
+    fn rows(&self) -> usize;
+    /// The named columns and `reject` (the first reason among the group's tables), in batches.
+    fn batches(&self, columns: &[&str]) -> Result<BatchIterator<'_>, StageError>;
+    /// For each table of the group in order: its stored file relative to the store, or `None` when it is derived.
+    fn files(&self) -> Vec<Option<PathBuf>>;
+    /// The content digest of each table's partition, in order.
+    fn digests(&self) -> Vec<Digest>;
+}
+
+/// Consumes tables and folders, writes one folder.
+pub trait JobStage: Parameters {
+    fn run(&self, context: &dyn JobContext) -> Result<(), StageError>;
+}
+
+/// What a job sees of the world.
+pub trait JobContext: Sync {
+    /// How many inputs `from` names, and their stage names.
+    fn inputs(&self) -> &[String];
+    /// The folder of input `n` (a gather or job stage), waiting for it if it is still being made. For a gather stage with
+    /// [`Units::PerPartition`], unit `unit`; `None` when there are no more units.
+    fn folder(&self, input: usize, unit: usize) -> Result<Option<PathBuf>, StageError>;
+    /// Where to write. Kept when the job is interrupted, so that a later run can go on from what lies there.
+    fn output(&self) -> &Path;
+    /// The store's root, which file names in shards are relative to.
+    fn store(&self) -> &Path;
+    fn seed(&self) -> u64;
+    /// True when the user wants the run to end: save and return.
+    fn cancelled(&self) -> bool;
+    /// Shown on the terminal: fraction done and a line of text.
+    fn progress(&self, done: f64, text: &str);
+}
