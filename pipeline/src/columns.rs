@@ -45,3 +45,71 @@ impl Columns {
         Arc::new(Schema::new(fields))
     }
 }
+
+/// Whether a column of type `offered` can be read as `needed`: the same shape, whatever the list items are called and
+/// whether nulls are declared.
+pub fn fits(needed: &DataType, offered: &DataType) -> bool {
+    use DataType::{FixedSizeList, LargeList, List, Struct};
+    match (needed, offered) {
+        (List(a), List(b)) | (LargeList(a), LargeList(b)) => fits(a.data_type(), b.data_type()),
+        (FixedSizeList(a, n), FixedSizeList(b, m)) => n == m && fits(a.data_type(), b.data_type()),
+        (Struct(a), Struct(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| a.name() == b.name() && fits(a.data_type(), b.data_type()))
+        }
+        _ => needed == offered,
+    }
+}
+
+/// A type as the documentation writes it: `list<u32>`, `list<struct<role: utf8, content: utf8>>`.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) => format!("list<{}>", type_name(item.data_type())),
+        DataType::FixedSizeList(item, n) => format!("list<{}>[{n}]", type_name(item.data_type())),
+        DataType::FixedSizeBinary(n) => format!("fixed_size_binary[{n}]"),
+        DataType::Struct(fields) => {
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|field| format!("{}: {}", field.name(), type_name(field.data_type())))
+                .collect();
+            format!("struct<{}>", fields.join(", "))
+        }
+        DataType::Boolean => "bool".to_owned(),
+        DataType::UInt8 => "u8".to_owned(),
+        DataType::UInt16 => "u16".to_owned(),
+        DataType::UInt32 => "u32".to_owned(),
+        DataType::UInt64 => "u64".to_owned(),
+        DataType::Int32 => "i32".to_owned(),
+        DataType::Int64 => "i64".to_owned(),
+        DataType::Float16 => "f16".to_owned(),
+        DataType::Float32 => "f32".to_owned(),
+        DataType::Float64 => "f64".to_owned(),
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(item: &str, data_type: DataType) -> DataType {
+        DataType::List(Arc::new(Field::new(item, data_type, true)))
+    }
+
+    #[test]
+    fn the_name_of_a_list_item_does_not_matter_but_its_type_does() {
+        assert!(fits(&list("item", DataType::UInt32), &list("element", DataType::UInt32)));
+        assert!(!fits(&list("item", DataType::UInt32), &list("item", DataType::Int32)));
+    }
+
+    #[test]
+    fn types_are_written_as_in_the_documentation() {
+        let turn = Fields::from(vec![
+            Field::new("role", DataType::Utf8, true),
+            Field::new("content", DataType::Utf8, false),
+        ]);
+        let messages = list("item", DataType::Struct(turn));
+        assert_eq!(type_name(&messages), "list<struct<role: utf8, content: utf8>>");
+        assert_eq!(type_name(&list("item", DataType::FixedSizeBinary(12))), "list<fixed_size_binary[12]>");
+    }
+}

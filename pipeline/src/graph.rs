@@ -1,6 +1,7 @@
 //! The checked graph: stages in an order in which every stage comes after its inputs.
 
-use crate::registry::Stage;
+use crate::columns::{Column, Columns};
+use crate::registry::{Role, Stage};
 use std::path::PathBuf;
 
 /// The index of a stage in [`Graph::nodes`].
@@ -23,12 +24,14 @@ pub struct Graph {
 pub struct Node {
     pub name: String,
     pub stage: Stage,
-    /// Groups of row-aligned inputs; a source has none, a map stage exactly one group.
+    /// Groups of row-aligned inputs; a source has none, a map stage exactly one group, a job one group for each stage that
+    /// `from` names.
     pub inputs: Vec<InputGroup>,
     pub budget: RejectBudget,
 }
 
 /// Tables that line up by row.
+#[derive(Clone, Debug, PartialEq)]
 pub struct InputGroup {
     pub tables: Vec<NodeIndex>,
     pub weight: f64,
@@ -41,4 +44,125 @@ pub struct RejectBudget {
     pub fraction: f64,
     /// Largest run of rejected rows one after the other. Default 1000.
     pub consecutive: usize,
+}
+
+impl Default for RejectBudget {
+    fn default() -> Self {
+        Self { fraction: 0.1, consecutive: 1000 }
+    }
+}
+
+/// A column somebody may read from a table, and the node that makes it (another than the table's, when it passes through).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    pub column: Column,
+    pub made_by: NodeIndex,
+}
+
+impl Graph {
+    pub fn find(&self, name: &str) -> Option<NodeIndex> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// Every column of the table of `node`: its own, then those that pass through it. Nothing for folders. The column
+    /// `reject`, which every table has, is left out.
+    pub fn offered(&self, node: NodeIndex) -> Vec<Offered> {
+        all_offered(&self.nodes).swap_remove(node)
+    }
+
+    /// The node that makes `column` when `group` is read.
+    pub fn made_by(&self, group: &InputGroup, column: &str) -> Option<NodeIndex> {
+        group_columns(group, &all_offered(&self.nodes))
+            .into_iter()
+            .find(|offered| offered.column.name == column)
+            .map(|offered| offered.made_by)
+    }
+
+    /// The source whose rows the table of `node` has; none for folders.
+    pub fn source_of(&self, node: NodeIndex) -> Option<NodeIndex> {
+        source_of(&self.nodes, node)
+    }
+
+    /// `nodes` and all they need, in topological order.
+    pub fn upstream(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
+        let mut wanted = vec![false; self.nodes.len()];
+        nodes.iter().for_each(|&node| wanted[node] = true);
+        for index in (0..self.nodes.len()).rev() {
+            if wanted[index] {
+                self.nodes[index].tables().for_each(|table| wanted[table] = true);
+            }
+        }
+        (0..self.nodes.len()).filter(|&index| wanted[index]).collect()
+    }
+
+    /// `nodes` and all that need them, in topological order.
+    pub fn downstream(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
+        let mut wanted = vec![false; self.nodes.len()];
+        nodes.iter().for_each(|&node| wanted[node] = true);
+        for (index, node) in self.nodes.iter().enumerate() {
+            wanted[index] |= node.tables().any(|table| wanted[table]);
+        }
+        (0..self.nodes.len()).filter(|&index| wanted[index]).collect()
+    }
+}
+
+impl Node {
+    /// The inputs of all groups, in order.
+    pub fn tables(&self) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.inputs.iter().flat_map(|group| group.tables.iter().copied())
+    }
+
+    /// The columns this stage writes; none for a folder.
+    pub fn output(&self) -> Option<Columns> {
+        match &self.stage.role {
+            Role::Source(stage) => Some(stage.output()),
+            Role::Map(stage) => Some(stage.output()),
+            Role::Gather(_) | Role::Job(_) => None,
+        }
+    }
+}
+
+/// [`Graph::offered`] for every node of `nodes`, which are in topological order.
+fn all_offered(nodes: &[Node]) -> Vec<Vec<Offered>> {
+    let mut all = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        let next = offered_by(index, node, &all);
+        all.push(next);
+    }
+    all
+}
+
+/// What `node`, the `index`th, offers, given what the nodes before it offer.
+pub(crate) fn offered_by(index: NodeIndex, node: &Node, before: &[Vec<Offered>]) -> Vec<Offered> {
+    let Some(output) = node.output() else { return Vec::new() };
+    let mut all: Vec<Offered> =
+        output.iter().map(|column| Offered { column: column.clone(), made_by: index }).collect();
+    if let Role::Map(stage) = &node.stage.role
+        && stage.passes_through()
+    {
+        let inherited = node.inputs.iter().flat_map(|group| group_columns(group, before));
+        all.extend(inherited.filter(|offered| output.get(&offered.column.name).is_none()));
+    }
+    all
+}
+
+/// The columns of all tables of a group, the first table first. A column that reaches the group along several tables from
+/// one maker is listed once; one that different tables make is listed once for each.
+pub(crate) fn group_columns(group: &InputGroup, offered: &[Vec<Offered>]) -> Vec<Offered> {
+    let mut all: Vec<Offered> = Vec::new();
+    for column in group.tables.iter().flat_map(|&table| &offered[table]) {
+        if !all.contains(column) {
+            all.push(column.clone());
+        }
+    }
+    all
+}
+
+/// [`Graph::source_of`] while the graph is being built.
+pub(crate) fn source_of(nodes: &[Node], node: NodeIndex) -> Option<NodeIndex> {
+    match nodes[node].stage.role {
+        Role::Source(_) => Some(node),
+        Role::Map(_) => nodes[node].tables().next().and_then(|table| source_of(nodes, table)),
+        Role::Gather(_) | Role::Job(_) => None,
+    }
 }

@@ -53,6 +53,23 @@ pub trait Parameters: Send + Sync + 'static {
     fn resources(&self) -> Result<Vec<Resource>, StageError> {
         Ok(Vec::new())
     }
+
+    /// Raw files, tokenizers, weights and the like that parameters name and that are not there. Looked at before a run, so
+    /// that nothing starts that cannot end; commands that only look at the store do not ask.
+    fn missing(&self) -> Vec<Missing> {
+        Vec::new()
+    }
+}
+
+/// Something on the disk that a parameter names and that is not there.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// The parameter, for its place in the manifest.
+    pub param: &'static str,
+    /// What is not there ("no file matches `data/cc3m/*.parquet`").
+    pub text: String,
+    /// What to do ("Download it with `llavm fetch hub:Qwen/Qwen3-0.6B`.").
+    pub help: String,
 }
 
 /// A file whose content enters the key.
