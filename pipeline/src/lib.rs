@@ -5,10 +5,14 @@
 pub mod columns;
 pub mod error;
 pub mod graph;
+pub mod manifest;
 pub mod registry;
 pub mod rejects;
 pub mod stage;
 
 pub use columns::{Column, Columns};
 pub use error::StageError;
+pub use graph::Graph;
+pub use manifest::{Manifest, ManifestError};
+pub use registry::Registry;
 pub use rejects::Rejects;

@@ -16,6 +16,7 @@ pub struct Kind {
     pub version: u32,
     pub about: &'static str,
     pub params: &'static [&'static str],
+    pub role: RoleKind,
     build: fn(toml::de::ValueDeserializer<'_>) -> Result<Stage, toml::de::Error>,
 }
 
@@ -36,6 +37,31 @@ pub struct Stage {
     pub role: Role,
 }
 
+/// The four roles, by name only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleKind {
+    Source,
+    Map,
+    Gather,
+    Job,
+}
+
+impl RoleKind {
+    /// Whether the output is a table; otherwise it is a folder.
+    pub fn gives_table(self) -> bool {
+        matches!(self, Self::Source | Self::Map)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Map => "map",
+            Self::Gather => "gather",
+            Self::Job => "job",
+        }
+    }
+}
+
 /// The four roles.
 #[derive(Clone)]
 pub enum Role {
@@ -46,6 +72,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether this is a job: it reads folders only.
+    pub fn is_job(&self) -> bool {
+        matches!(self, Self::Job(_))
+    }
+
     pub fn parameters(&self) -> &dyn Parameters {
         match self {
             Self::Source(stage) => stage.as_ref(),
@@ -67,26 +98,27 @@ impl Registry {
 
     #[must_use]
     pub fn source<T: StageKind + SourceStage>(self) -> Self {
-        self.register::<T>(|params| stage::<T>(params, |stage| Role::Source(stage)))
+        self.register::<T>(RoleKind::Source, |params| stage::<T>(params, |stage| Role::Source(stage)))
     }
 
     #[must_use]
     pub fn map<T: StageKind + MapStage>(self) -> Self {
-        self.register::<T>(|params| stage::<T>(params, |stage| Role::Map(stage)))
+        self.register::<T>(RoleKind::Map, |params| stage::<T>(params, |stage| Role::Map(stage)))
     }
 
     #[must_use]
     pub fn gather<T: StageKind + GatherStage>(self) -> Self {
-        self.register::<T>(|params| stage::<T>(params, |stage| Role::Gather(stage)))
+        self.register::<T>(RoleKind::Gather, |params| stage::<T>(params, |stage| Role::Gather(stage)))
     }
 
     #[must_use]
     pub fn job<T: StageKind + JobStage>(self) -> Self {
-        self.register::<T>(|params| stage::<T>(params, |stage| Role::Job(stage)))
+        self.register::<T>(RoleKind::Job, |params| stage::<T>(params, |stage| Role::Job(stage)))
     }
 
     fn register<T: StageKind>(
         mut self,
+        role: RoleKind,
         build: fn(toml::de::ValueDeserializer<'_>) -> Result<Stage, toml::de::Error>,
     ) -> Self {
         self.kinds.push(Kind {
@@ -94,6 +126,7 @@ impl Registry {
             version: T::VERSION,
             about: T::ABOUT,
             params: T::PARAMS,
+            role,
             build,
         });
         self

@@ -88,7 +88,11 @@ pub trait OpenContext: Sync {
     /// device, inode, size, mtime) changes. For folders of loose images.
     fn files_digest(&self, memo: &str, paths: &[PathBuf]) -> Result<Digest, StageError>;
     /// A value computed from content alone (a row index of a big file), kept in the store under its key.
-    fn remembered(&self, key: &str, compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>) -> Result<Vec<u8>, StageError>;
+    fn remembered(
+        &self,
+        key: &str,
+        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
+    ) -> Result<Vec<u8>, StageError>;
     /// The manifest's `seed`.
     fn seed(&self) -> u64;
 }

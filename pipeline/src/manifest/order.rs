@@ -1,0 +1,64 @@
+//! The order in which stages can be built and run: every stage after its inputs, the free ones by name.
+
+use super::document::Entry;
+use super::problem::{Problem, Problems};
+use std::collections::{BTreeMap, BTreeSet};
+use toml::Spanned;
+
+/// The indices of `entries` in that order. Stages on a cycle, or behind one, are left out, and each cycle is told.
+pub(super) fn order(entries: &[Entry<'_>], problems: &mut Problems) -> Vec<usize> {
+    let index: BTreeMap<&str, usize> =
+        entries.iter().enumerate().map(|(index, entry)| (entry.name.as_str(), index)).collect();
+    let needs: Vec<BTreeSet<usize>> = entries
+        .iter()
+        .map(|entry| names(entry).filter_map(|name| index.get(name.get_ref().as_str()).copied()).collect())
+        .collect();
+    let mut left: BTreeSet<usize> = (0..entries.len()).collect();
+    let mut ordered = Vec::with_capacity(entries.len());
+    // Entries are sorted by name, so the first free index is the first free name.
+    while let Some(&next) = left.iter().find(|&&entry| needs[entry].is_disjoint(&left)) {
+        left.remove(&next);
+        ordered.push(next);
+    }
+    tell_cycles(entries, &needs, &left, problems);
+    ordered
+}
+
+fn names<'a>(entry: &'a Entry<'_>) -> impl Iterator<Item = &'a Spanned<String>> {
+    entry.from.iter().flat_map(super::from::FromKey::names)
+}
+
+/// Every stage left has an input that is left; going back from one to the next must come round.
+fn tell_cycles(
+    entries: &[Entry<'_>],
+    needs: &[BTreeSet<usize>],
+    left: &BTreeSet<usize>,
+    problems: &mut Problems,
+) {
+    let mut seen = BTreeSet::new();
+    for &start in left {
+        let mut path = Vec::new();
+        let mut at = Some(start);
+        while let Some(stage) = at.filter(|stage| seen.insert(*stage)) {
+            path.push(stage);
+            at = needs[stage].intersection(left).next().copied();
+        }
+        if let Some(first) = at.and_then(|end| path.iter().position(|&stage| stage == end)) {
+            // The path goes from reader to read; rows flow the other way.
+            let cycle: Vec<&Entry<'_>> = path[first..].iter().rev().map(|&stage| &entries[stage]).collect();
+            problems.add(draw(&cycle));
+        }
+    }
+}
+
+fn draw(cycle: &[&Entry<'_>]) -> Problem {
+    let drawn: Vec<&str> = cycle.iter().chain(cycle.first()).map(|entry| entry.name.as_str()).collect();
+    let mut problem = Problem::new(format!("stages that wait for each other: {}", drawn.join(" -> ")));
+    let before = cycle.iter().cycle().skip(cycle.len().saturating_sub(1));
+    for (entry, input) in cycle.iter().zip(before) {
+        let name = names(entry).find(|name| *name.get_ref() == input.name);
+        let span = name.map_or_else(|| entry.name_span.clone(), Spanned::span);
+        problem = problem.at(span, format!("`{}` reads `{}`", entry.name, input.name));
+    }
+    problem.help("Let one of them read another stage.")
+}
