@@ -1,1 +1,20 @@
-//! placeholder
+//! The vision-language model: CLIP vision tower, projector and Qwen3 decoder in Burn.
+//!
+//! The modules read in the order in which data flows: [`clip`] -> [`projector`] -> [`vlm`] (merge at the
+//! image pads) -> [`qwen3`] -> [`loss`]. [`lora`] sits beside the frozen linears of [`linear`]. A model is
+//! built from its Hugging Face `config.json` ([`config`]) and any [`source::TensorSource`].
+
+pub mod attention;
+pub mod cache;
+pub mod clip;
+pub mod config;
+pub mod device;
+pub mod linear;
+pub mod lora;
+pub mod loss;
+pub mod norm;
+pub mod projector;
+pub mod qwen3;
+pub mod rotary;
+pub mod source;
+pub mod vlm;

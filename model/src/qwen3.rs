@@ -1,0 +1,335 @@
+//! The Qwen3 decoder (arXiv:2505.09388), dense variants.
+//!
+//! In: token embeddings `[batch, tokens, hidden_size]` and the mask of the batch. Out: the last hidden
+//! states, and logits at the rows asked for. Follows transformers 5.23, `models/qwen3/modeling_qwen3.py`.
+//!
+//! ```text
+//! x = embed_tokens(ids)
+//! each layer:  x = x + attention(input_layernorm(x))
+//!              x = x + mlp(post_attention_layernorm(x))
+//! logits = lm_head(norm(x))
+//! ```
+
+use burn::tensor::{Int, Tensor, TensorData, activation::silu};
+
+use crate::attention::{TokenMask, attention};
+use crate::cache::KvCache;
+use crate::config::{Dtype, Qwen3Config};
+use crate::linear::{Linear, rows_by_weight};
+use crate::lora::{LoraAdapter, LoraConfig, LoraError};
+use crate::norm::RmsNorm;
+use crate::rotary::{RotaryEmbedding, Rotation};
+use crate::source::{Init, Loader, ParameterVisitor};
+
+/// `model.layers.N.self_attn`: grouped-query attention with an RMS norm on every query and key head before
+/// the rotary embedding.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// `[heads * head_dim, hidden_size]`.
+    pub q_proj: Linear,
+    /// `[kv_heads * head_dim, hidden_size]`.
+    pub k_proj: Linear,
+    /// `[kv_heads * head_dim, hidden_size]`.
+    pub v_proj: Linear,
+    /// `[hidden_size, heads * head_dim]`.
+    pub o_proj: Linear,
+    /// Over `head_dim`.
+    pub q_norm: RmsNorm,
+    /// Over `head_dim`.
+    pub k_norm: RmsNorm,
+    head_dim: usize,
+}
+
+/// `model.layers.N.mlp`: `down_proj(silu(gate_proj(x)) * up_proj(x))`.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    /// `[intermediate_size, hidden_size]`.
+    pub gate_proj: Linear,
+    /// `[intermediate_size, hidden_size]`.
+    pub up_proj: Linear,
+    /// `[hidden_size, intermediate_size]`.
+    pub down_proj: Linear,
+}
+
+/// `model.layers.N`.
+#[derive(Clone, Debug)]
+pub struct DecoderLayer {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: Attention,
+    /// Before the MLP.
+    pub post_attention_layernorm: RmsNorm,
+    /// Gated MLP.
+    pub mlp: Mlp,
+}
+
+/// The whole language model.
+#[derive(Clone, Debug)]
+pub struct Qwen3 {
+    /// `model.embed_tokens.weight`, `[vocab_size, hidden_size]`.
+    pub embed_tokens: Tensor<2>,
+    /// `model.layers`.
+    pub layers: Vec<DecoderLayer>,
+    /// `model.norm`.
+    pub norm: RmsNorm,
+    /// `lm_head.weight`, `[vocab_size, hidden_size]`; `None` when it is the token embedding (tied).
+    pub lm_head: Option<Tensor<2>>,
+    config: Qwen3Config,
+    rotary: RotaryEmbedding,
+    dtype: Dtype,
+}
+
+/// What all layers share in one forward pass.
+struct Pass<'a> {
+    rotation: Rotation,
+    bias: Option<Tensor<5>>,
+    cache: Option<&'a mut KvCache>,
+}
+
+impl Attention {
+    fn load(mut loader: Loader<'_>, config: &Qwen3Config) -> Self {
+        let (hidden, head_dim) = (config.hidden_size, config.head_dim);
+        let queries = config.num_attention_heads * head_dim;
+        let keys = config.num_key_value_heads * head_dim;
+        let mut linear = |name: &str, inputs, outputs| {
+            let init = Init::Normal(config.initializer_range);
+            match config.attention_bias {
+                true => Linear::with_bias(loader.at(name), inputs, outputs, init, Init::Zeros),
+                false => Linear::without_bias(loader.at(name), inputs, outputs, init),
+            }
+        };
+        Self {
+            q_proj: linear("q_proj", hidden, queries),
+            k_proj: linear("k_proj", hidden, keys),
+            v_proj: linear("v_proj", hidden, keys),
+            o_proj: linear("o_proj", queries, hidden),
+            q_norm: RmsNorm::load(loader.at("q_norm"), head_dim, config.rms_norm_eps),
+            k_norm: RmsNorm::load(loader.at("k_norm"), head_dim, config.rms_norm_eps),
+            head_dim,
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` -> the same
+    fn forward(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
+        let heads = |x: Tensor<3>| {
+            let [batch, tokens, width] = x.dims();
+            x.reshape([batch, tokens, width / self.head_dim, self.head_dim])
+        };
+        let q = self.q_norm.forward(heads(self.q_proj.forward(x.clone())));
+        let k = self.k_norm.forward(heads(self.k_proj.forward(x.clone())));
+        let v = heads(self.v_proj.forward(x));
+        let q = pass.rotation.apply(q);
+        let k = pass.rotation.apply(k).swap_dims(1, 2);
+        let v = v.swap_dims(1, 2);
+        let (k, v) = match &mut pass.cache {
+            Some(cache) => cache.write(layer, k, v),
+            None => (k, v),
+        };
+        self.o_proj.forward(attention(q, k, v, pass.bias.as_ref()))
+    }
+}
+
+impl Mlp {
+    fn load(mut loader: Loader<'_>, config: &Qwen3Config) -> Self {
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let init = Init::Normal(config.initializer_range);
+        Self {
+            gate_proj: Linear::without_bias(loader.at("gate_proj"), hidden, wide, init),
+            up_proj: Linear::without_bias(loader.at("up_proj"), hidden, wide, init),
+            down_proj: Linear::without_bias(loader.at("down_proj"), wide, hidden, init),
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` -> the same
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(x.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}
+
+impl DecoderLayer {
+    fn load(mut loader: Loader<'_>, config: &Qwen3Config) -> Self {
+        let (hidden, eps) = (config.hidden_size, config.rms_norm_eps);
+        Self {
+            input_layernorm: RmsNorm::load(loader.at("input_layernorm"), hidden, eps),
+            self_attn: Attention::load(loader.at("self_attn"), config),
+            post_attention_layernorm: RmsNorm::load(loader.at("post_attention_layernorm"), hidden, eps),
+            mlp: Mlp::load(loader.at("mlp"), config),
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` -> the same
+    fn forward(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
+        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), layer, pass);
+        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+    }
+
+    /// The layer's linears by their names in it.
+    fn linears(&mut self) -> [(&'static str, &mut Linear); 7] {
+        let (attn, mlp) = (&mut self.self_attn, &mut self.mlp);
+        [
+            ("self_attn.q_proj", &mut attn.q_proj),
+            ("self_attn.k_proj", &mut attn.k_proj),
+            ("self_attn.v_proj", &mut attn.v_proj),
+            ("self_attn.o_proj", &mut attn.o_proj),
+            ("mlp.gate_proj", &mut mlp.gate_proj),
+            ("mlp.up_proj", &mut mlp.up_proj),
+            ("mlp.down_proj", &mut mlp.down_proj),
+        ]
+    }
+
+    fn visit(&mut self, path: &str, visitor: &mut impl ParameterVisitor) {
+        self.input_layernorm.visit(&format!("{path}input_layernorm."), visitor);
+        for (name, linear) in self.linears() {
+            linear.visit(&format!("{path}{name}."), visitor);
+        }
+        self.self_attn.q_norm.visit(&format!("{path}self_attn.q_norm."), visitor);
+        self.self_attn.k_norm.visit(&format!("{path}self_attn.k_norm."), visitor);
+        self.post_attention_layernorm.visit(&format!("{path}post_attention_layernorm."), visitor);
+    }
+}
+
+impl Qwen3 {
+    /// Builds the model that `config` describes.
+    pub fn load(mut loader: Loader<'_>, config: &Qwen3Config) -> Self {
+        let init = Init::Normal(config.initializer_range);
+        let table = [config.vocab_size, config.hidden_size];
+        let mut model = loader.at("model");
+        let embed_tokens = model.tensor("embed_tokens.weight", table, init);
+        let mut layers = model.at("layers");
+        let layers = (0..config.num_hidden_layers).map(|n| DecoderLayer::load(layers.at(n), config)).collect();
+        let norm = RmsNorm::load(model.at("norm"), config.hidden_size, config.rms_norm_eps);
+        Self {
+            embed_tokens,
+            layers,
+            norm,
+            lm_head: (!config.tie_word_embeddings).then(|| loader.tensor("lm_head.weight", table, init)),
+            rotary: RotaryEmbedding::new(config.head_dim, config.rope_theta),
+            dtype: loader.dtype(),
+            config: config.clone(),
+        }
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &Qwen3Config {
+        &self.config
+    }
+
+    /// What weights and activations are held in.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The embeddings of `ids`, which must be below `vocab_size`: `[ids, hidden_size]`.
+    pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let count = ids.len();
+        let device = self.embed_tokens.device().inner();
+        self.embed_tokens.clone().select(0, Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device))
+    }
+
+    /// The final hidden states, after `model.norm`.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` (embeddings) -> the same
+    pub fn forward(&self, x: Tensor<3>, mask: &TokenMask) -> Tensor<3> {
+        let mut pass = self.pass(mask, mask.tokens(), None);
+        self.norm.forward(self.run(x, &mut pass))
+    }
+
+    /// As [`Qwen3::forward`] for tokens that follow those in `cache`; adds them to it. `mask` says which of
+    /// the new tokens are real.
+    pub fn forward_cached(&self, x: Tensor<3>, mask: &TokenMask, cache: &mut KvCache) -> Tensor<3> {
+        let all = cache.extend(mask);
+        let mut pass = self.pass(&all, mask.tokens(), Some(cache));
+        self.norm.forward(self.run(x, &mut pass))
+    }
+
+    /// The embeddings, then every layer's output (the last before `model.norm`).
+    pub fn hidden_states(&self, x: Tensor<3>, mask: &TokenMask) -> Vec<Tensor<3>> {
+        let mut pass = self.pass(mask, mask.tokens(), None);
+        let mut states = vec![x];
+        for (n, layer) in self.layers.iter().enumerate() {
+            let x = states[n].clone();
+            states.push(layer.forward(x, n, &mut pass));
+        }
+        states
+    }
+
+    /// `[rows, hidden_size]` final hidden states -> `[rows, vocab_size]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        rows_by_weight(hidden, self.head())
+    }
+
+    /// The head's weight, `[vocab_size, hidden_size]`.
+    pub fn head(&self) -> &Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    /// Puts an adapter beside every linear that `config` targets; keys are PEFT's without their
+    /// `base_model.model.` in front.
+    pub fn add_lora(&mut self, mut loader: Loader<'_>, config: &LoraConfig) -> Result<(), LoraError> {
+        let mut names = Vec::new();
+        self.for_each_linear(|name, _| names.push(name.to_owned()));
+        config.validate(&names)?;
+        self.for_each_linear(|name, linear| {
+            if config.targets(name) {
+                let [outputs, inputs] = linear.weight.dims();
+                linear.adapter = Some(LoraAdapter::load(loader.at(name), config, inputs, outputs));
+            }
+        });
+        Ok(())
+    }
+
+    /// Adds every adapter's update to its weight.
+    pub fn merge_lora(&mut self) {
+        self.for_each_linear(|_, linear| linear.merge());
+    }
+
+    /// Takes every merged update out again.
+    pub fn unmerge_lora(&mut self) {
+        self.for_each_linear(|_, linear| linear.unmerge());
+    }
+
+    /// Every linear of the layers with its dotted name, such as `model.layers.0.self_attn.q_proj`.
+    pub fn for_each_linear(&mut self, mut each: impl FnMut(&str, &mut Linear)) {
+        for (n, layer) in self.layers.iter_mut().enumerate() {
+            for (name, linear) in layer.linears() {
+                each(&format!("model.layers.{n}.{name}"), linear);
+            }
+        }
+    }
+
+    /// Shows every parameter with its checkpoint key.
+    pub fn visit(&mut self, visitor: &mut impl ParameterVisitor) {
+        visitor.visit("model.embed_tokens.weight", &mut self.embed_tokens);
+        for (n, layer) in self.layers.iter_mut().enumerate() {
+            layer.visit(&format!("model.layers.{n}."), visitor);
+        }
+        self.norm.visit("model.norm.", visitor);
+        if let Some(head) = &mut self.lm_head {
+            visitor.visit("lm_head.weight", head);
+        }
+    }
+
+    fn run(&self, x: Tensor<3>, pass: &mut Pass<'_>) -> Tensor<3> {
+        self.layers.iter().enumerate().fold(x, |x, (n, layer)| layer.forward(x, n, pass))
+    }
+
+    /// Angles and mask of the last `new` tokens of each row.
+    fn pass<'a>(&self, mask: &TokenMask, new: usize, cache: Option<&'a mut KvCache>) -> Pass<'a> {
+        let device = self.embed_tokens.device().inner();
+        let positions = mask.positions();
+        let last = positions.chunks(mask.tokens().max(1)).flat_map(|row| &row[row.len() - new..]);
+        let last: Vec<u32> = last.copied().collect();
+        Pass {
+            rotation: self.rotary.at(&last, mask.batch(), &device, self.dtype),
+            bias: mask.causal_bias(new, &device),
+            cache,
+        }
+    }
+}

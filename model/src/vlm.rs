@@ -1,0 +1,235 @@
+//! The vision-language model (LLaVA, arXiv:2304.08485): picture features take the places of the image pads.
+//!
+//! In: token ids with `<|image_pad|>` where a patch goes, the patch states of the pictures, and the mask. Out:
+//! hidden states, the loss of answer tokens, or logits at chosen positions.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::attention::TokenMask;
+use crate::cache::KvCache;
+use crate::clip::ClipVision;
+use crate::loss::{AnswerLoss, answer_loss, answer_positions};
+use crate::projector::Projector;
+use crate::qwen3::Qwen3;
+use crate::source::ParameterVisitor;
+
+/// Vision tower, projector and language model.
+#[derive(Clone, Debug)]
+pub struct Vlm {
+    /// Makes patch states of pixels. May be left out where these are already computed.
+    pub clip: Option<ClipVision>,
+    /// From the tower's width to the language model's.
+    pub projector: Projector,
+    /// The language model.
+    pub qwen: Qwen3,
+    /// The token that a patch replaces: `<|image_pad|>`, 151655 in Qwen3's tokenizer.
+    pub image_pad_id: u32,
+}
+
+/// One padded batch.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// Token ids, `[batch, tokens]` row after row.
+    pub input_ids: &'a [u32],
+    /// Which of them are real.
+    pub mask: &'a TokenMask,
+    /// Patch states `[images, patches, vision hidden]` of the pictures, in the order of their pads. `None`
+    /// when no row has a picture.
+    pub features: Option<Tensor<3>>,
+}
+
+/// Why a batch fits no model.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BatchError {
+    /// Ids and mask differ in number.
+    #[error("batch: {ids} token ids, but a mask of {mask}")]
+    Length {
+        /// Token ids.
+        ids: usize,
+        /// Entries of the mask.
+        mask: usize,
+    },
+    /// Pads and patches differ in number.
+    #[error(
+        "batch: {pads} image pads, but {patches} patches of {images} pictures; image-pads.count must equal \
+         the patches of the vision tower"
+    )]
+    Pads {
+        /// Image pads among the ids.
+        pads: usize,
+        /// Patch states given.
+        patches: usize,
+        /// Pictures given.
+        images: usize,
+    },
+    /// An id has no embedding.
+    #[error("batch: token id {id}, but the language model has {vocab} embeddings; is the tokenizer its own?")]
+    Vocabulary {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// More tokens than the model was trained for.
+    #[error("batch: {tokens} tokens, but the language model ends at max_position_embeddings = {limit}")]
+    Positions {
+        /// Tokens of a row, those in the cache included.
+        tokens: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// No label is a token.
+    #[error("batch: no label is a token, so there is no loss")]
+    NoAnswer,
+}
+
+impl Vlm {
+    /// Embeddings of the ids, with the projected patch states at the image pads, in order.
+    ///
+    /// # Shapes
+    /// - result: `[batch, tokens, hidden_size]`
+    pub fn embed(&self, batch: &Batch<'_>) -> Result<Tensor<3>, BatchError> {
+        self.check(batch)?;
+        let shape = [batch.mask.batch(), batch.mask.tokens(), self.qwen.config().hidden_size];
+        let is_pad = |id: &u32| *id == self.image_pad_id;
+        let Some(features) = &batch.features else {
+            return Ok(self.qwen.embed(batch.input_ids).reshape(shape));
+        };
+        let words: Vec<u32> = batch.input_ids.iter().copied().filter(|id| !is_pad(id)).collect();
+        let patches = self.projector.forward(features.clone()).flatten::<2>(0, 1);
+        if words.is_empty() {
+            return Ok(patches.reshape(shape));
+        }
+        // Every position takes its row from the words or from the patches that follow them.
+        let (mut word, mut patch) = (0, words.len() as i32);
+        let rows = batch.input_ids.iter().map(|id| {
+            let next = if is_pad(id) { &mut patch } else { &mut word };
+            *next += 1;
+            *next - 1
+        });
+        let rows: Vec<i32> = rows.collect();
+        let count = rows.len();
+        let device = patches.device().inner();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device);
+        Ok(Tensor::cat(vec![self.qwen.embed(&words), patches], 0).select(0, rows).reshape(shape))
+    }
+
+    /// The final hidden states, `[batch, tokens, hidden_size]`.
+    pub fn hidden(&self, batch: &Batch<'_>) -> Result<Tensor<3>, BatchError> {
+        Ok(self.qwen.forward(track(self.embed(batch)?, self.trains()), batch.mask))
+    }
+
+    /// As [`Vlm::hidden`] for tokens that follow those in `cache`; adds them to it.
+    pub fn hidden_cached(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor<3>, BatchError> {
+        self.check_positions(cache.tokens() + batch.mask.tokens())?;
+        Ok(self.qwen.forward_cached(self.embed(batch)?, batch.mask, cache))
+    }
+
+    /// Logits at `positions` of the flattened batch: `[positions, vocab_size]`.
+    pub fn logits_at(&self, hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
+        self.qwen.logits(rows(hidden, positions))
+    }
+
+    /// The loss at the positions whose label is a token (not negative). `labels` has the shape of the ids;
+    /// each label is the token that follows its position.
+    pub fn loss(&self, batch: &Batch<'_>, labels: &[i32]) -> Result<AnswerLoss, BatchError> {
+        if labels.len() != batch.input_ids.len() {
+            return Err(BatchError::Length { ids: labels.len(), mask: batch.input_ids.len() });
+        }
+        let (positions, targets) = answer_positions(labels);
+        if targets.is_empty() {
+            return Err(BatchError::NoAnswer);
+        }
+        self.check_ids(&targets)?;
+        let hidden = self.hidden(batch)?;
+        Ok(answer_loss(rows(hidden, &positions), self.qwen.head(), &targets))
+    }
+
+    /// Shows every parameter; the projector's keys gain `projector.` in front.
+    pub fn visit(&mut self, visitor: &mut impl ParameterVisitor) {
+        if let Some(clip) = &mut self.clip {
+            clip.visit(visitor);
+        }
+        self.projector.visit("projector.", visitor);
+        self.qwen.visit(visitor);
+    }
+
+    /// Makes every parameter whose key `chosen` accepts gather gradients, and no other.
+    pub fn train_only(&mut self, chosen: impl Fn(&str) -> bool) {
+        self.visit(&mut Trainable { chosen });
+    }
+
+    /// The same model for inference: outside of autodiff, so that no graph is kept and dropout is off.
+    #[must_use]
+    pub fn for_inference(&self) -> Self {
+        let mut model = self.clone();
+        model.train_only(|_| false);
+        model
+    }
+
+    /// Whether any parameter gathers gradients.
+    fn trains(&self) -> bool {
+        let mut any = AnyTrainable(false);
+        self.clone().visit(&mut any);
+        any.0
+    }
+
+    fn check(&self, batch: &Batch<'_>) -> Result<(), BatchError> {
+        let (ids, mask) = (batch.input_ids.len(), batch.mask.real().len());
+        if ids != mask {
+            return Err(BatchError::Length { ids, mask });
+        }
+        let [images, per_image, _] = batch.features.as_ref().map_or([0; 3], Tensor::dims);
+        let pads = batch.input_ids.iter().filter(|id| **id == self.image_pad_id).count();
+        if pads != images * per_image {
+            return Err(BatchError::Pads { pads, patches: images * per_image, images });
+        }
+        self.check_positions(batch.mask.tokens())?;
+        self.check_ids(batch.input_ids)
+    }
+
+    fn check_positions(&self, tokens: usize) -> Result<(), BatchError> {
+        let limit = self.qwen.config().max_position_embeddings;
+        if tokens > limit { Err(BatchError::Positions { tokens, limit }) } else { Ok(()) }
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<(), BatchError> {
+        let vocab = self.qwen.config().vocab_size;
+        let unknown = ids.iter().find(|id| **id as usize >= vocab && **id != self.image_pad_id);
+        unknown.map_or(Ok(()), |id| Err(BatchError::Vocabulary { id: *id, vocab }))
+    }
+}
+
+/// The rows of `hidden` at `positions` of the flattened batch: `[positions, hidden_size]`.
+fn rows(hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
+    let positions: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
+    let count = positions.len();
+    let device = hidden.device().inner();
+    let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &device);
+    hidden.flatten::<2>(0, 1).select(0, positions)
+}
+
+/// Tracks the decoder's input along with the parameters. Burn issue 5162: on some GPU backends a backward
+/// that tracks parameters alone gives zero or NaN gradients; `doctor` checks the result.
+fn track(embeddings: Tensor<3>, trains: bool) -> Tensor<3> {
+    if trains && !embeddings.is_tracked() { embeddings.autodiff().require_grad() } else { embeddings }
+}
+
+struct Trainable<F> {
+    chosen: F,
+}
+
+impl<F: Fn(&str) -> bool> ParameterVisitor for Trainable<F> {
+    fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
+        let plain = parameter.clone().inner();
+        *parameter = if (self.chosen)(key) { plain.autodiff().require_grad() } else { plain };
+    }
+}
+
+struct AnyTrainable(bool);
+
+impl ParameterVisitor for AnyTrainable {
+    fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
+        self.0 |= parameter.is_require_grad();
+    }
+}
