@@ -3,9 +3,11 @@
 //! The modules read in the order in which data flows: [`clip`] -> [`projector`] -> [`vlm`] (merge at the
 //! image pads) -> [`qwen3`] -> [`loss`]. [`lora`] sits beside the frozen linears of [`linear`]. A model is
 //! built from its Hugging Face `config.json` ([`config`]) and any [`source::TensorSource`].
+//! [`chat_template`] and [`tokenizer`] turn conversations into the ids it takes, as Transformers does.
 
 pub mod attention;
 pub mod cache;
+pub mod chat_template;
 pub mod clip;
 pub mod config;
 pub mod device;
@@ -17,4 +19,5 @@ pub mod projector;
 pub mod qwen3;
 pub mod rotary;
 pub mod source;
+pub mod tokenizer;
 pub mod vlm;
