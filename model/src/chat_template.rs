@@ -104,6 +104,11 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// The text of the tokenizer's `eos_token`.
+    pub fn eos_token(&self) -> Option<String> {
+        self.special_tokens.get("eos_token").and_then(Value::as_str).map(str::to_owned)
+    }
+
     /// Whether the template says itself, with `{% generation %}`, which text an assistant writes.
     pub fn marks_generation(&self) -> bool {
         self.marks_generation
@@ -197,11 +202,19 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
 struct Spaced;
 
 impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, w: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { w.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, w: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { w.write_all(b", ") }
     }
 
@@ -216,12 +229,13 @@ fn mark_generation_blocks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len() + 64);
     let mut rest = source;
     let mut found = false;
-    while let Some((start, end)) = rest.find("{%").and_then(|at| rest[at..].find("%}").map(|n| (at, at + n + 2)))
+    while let Some((start, end)) =
+        rest.find("{%").and_then(|at| rest[at..].find("%}").map(|n| (at, at + n + 2)))
     {
         let tag = &rest[start + 2..end - 2];
         let mark = match tag.trim_matches(['-', '+']).trim() {
-            "generation" => Some(GENERATION_START),
-            "endgeneration" => Some(GENERATION_END),
+            "generation" => Some("\u{FDE0}"),
+            "endgeneration" => Some("\u{FDE1}"),
             _ => None,
         };
         out.push_str(&rest[..start]);
@@ -230,7 +244,8 @@ fn mark_generation_blocks(source: &str) -> (String, bool) {
                 found = true;
                 let before = &tag[..tag.len() - tag.trim_start_matches(['-', '+']).len()];
                 let after = &tag[tag.trim_end_matches(['-', '+']).len()..];
-                out.push_str(&format!("{{%{before} if true %}}{{{{ '{mark}' }}}}{{% endif {after}%}}"));
+                let printed = ["{%", before, " if true %}{{ '", mark, "' }}{% endif ", after, "%}"];
+                out.extend(printed);
             }
             None => out.push_str(&rest[start..end]),
         }

@@ -1,6 +1,8 @@
 //! The chat template and the tokenizer against Transformers: every case of `stages/tests/golden/chat.json`, which
 //! `stages/tests/golden/make_chat.py` renders with transformers 5.23 and tokenizers 0.23.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use llavm_model::chat_template::{ChatTemplate, Message, TemplateError};
 use llavm_model::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -53,7 +55,12 @@ fn the_hub_template_reads_lists_and_nulls_as_transformers_does_and_ours_refuses_
     let ours = template();
     let hub = hub_template(ours.source());
     for case in golden["hub_only_cases"].as_array().unwrap() {
-        assert_eq!(render(&hub, case).unwrap(), case["text_hub_template"].as_str().unwrap(), "{}", case["name"]);
+        assert_eq!(
+            render(&hub, case).unwrap(),
+            case["text_hub_template"].as_str().unwrap(),
+            "{}",
+            case["name"]
+        );
         assert!(matches!(render(&ours, case), Err(TemplateError::Render(_))), "{}", case["name"]);
     }
 }
@@ -118,7 +125,10 @@ fn generation_blocks_mark_what_the_assistant_writes_and_leave_the_text_alone() {
     let template = ChatTemplate::with_source(&root("data/qwen3-tokenizer"), source.to_owned()).unwrap();
     let messages = [Message { role: "user", content: "q" }, Message { role: "assistant", content: "a" }];
     assert!(template.marks_generation());
-    assert_eq!(template.render(&messages, false, None, &BTreeMap::new()).unwrap(), "user:\nq\nassistant:\na;\n");
+    assert_eq!(
+        template.render(&messages, false, None, &BTreeMap::new()).unwrap(),
+        "user:\nq\nassistant:\na;\n"
+    );
     assert_eq!(
         template.render_marked(&messages, false, None, &BTreeMap::new()).unwrap(),
         "user:\nq\nassistant:\n\u{FDE0}a;\n\u{FDE1}"
@@ -146,8 +156,11 @@ fn a_template_is_found_in_every_place_transformers_looks() {
         template.render(&[Message { role: "user", content: "x" }], false, None, &BTreeMap::new())
     };
     assert!(matches!(rendered(), Err(TemplateError::Missing { .. })));
-    write("tokenizer_config.json", r#"{"eos_token": {"content": "E"}, "chat_template": [
-        {"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ messages[0].content }}{{ eos_token }}"}]}"#);
+    write(
+        "tokenizer_config.json",
+        r#"{"eos_token": {"content": "E"}, "chat_template": [
+        {"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ messages[0].content }}{{ eos_token }}"}]}"#,
+    );
     assert_eq!(rendered().unwrap(), "xE");
     write("chat_template.jinja", "{{ eos_token }}!");
     assert_eq!(rendered().unwrap(), "E!");

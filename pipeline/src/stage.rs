@@ -100,6 +100,10 @@ pub trait OpenContext: Sync {
 /// Enumerates partitions of raw data.
 pub trait SourceStage: Parameters {
     /// The columns every row has. `id` utf8 (unique, tells a person where the row is) must be among them.
+    ///
+    /// A source of conversations gives `messages`, `images` and `n_images` u32, how many pictures `images` holds. The text
+    /// branch reads `messages` and `n_images` only, so its partition digests must not change with the bytes of a picture,
+    /// and finding `n_images` should not need them (Parquet: the null count in a column chunk's statistics).
     fn output(&self) -> Columns;
     fn open(&self, context: &dyn OpenContext) -> Result<Box<dyn Source>, StageError>;
 }
@@ -187,7 +191,8 @@ pub trait Sweep: Send {
 pub enum Units {
     /// One folder from all partitions of all inputs.
     Whole,
-    /// One folder per input partition (groups one after the other), ready as soon as that partition is.
+    /// One folder per input partition (groups one after the other), ready as soon as that partition is. The stage is
+    /// handed all groups, with that one partition in its group and no partitions in the others.
     PerPartition,
 }
 

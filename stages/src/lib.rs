@@ -1,1 +1,24 @@
-//! placeholder
+//! The stages of LLaVM: from raw files to token shards. Each stage is one file or folder; [`registry`] lists them.
+
+pub mod arrays;
+pub mod chat_template;
+pub mod decode_resize;
+pub mod image_pads;
+pub mod segments;
+pub mod shard;
+pub mod shift_labels;
+pub mod tokenize;
+pub mod tokenizer_folder;
+
+use llavm_pipeline::registry::Registry;
+
+/// Every kind of stage that a manifest can name.
+pub fn registry() -> Registry {
+    Registry::default()
+        .map::<decode_resize::DecodeResize>()
+        .map::<chat_template::ChatTemplate>()
+        .map::<image_pads::ImagePads>()
+        .map::<tokenize::Tokenize>()
+        .map::<shift_labels::ShiftLabels>()
+        .gather::<shard::Shard>()
+}

@@ -1,0 +1,153 @@
+//! Encoded picture to 8-bit RGB, as Pillow's `Image.open(…).convert("RGB")` gives it.
+//!
+//! Alpha is dropped, EXIF orientation and colour profiles are not applied, of an animation the first frame counts, 16-bit
+//! grey is clipped to 255 (Pillow's I;16 to RGB) and other 16-bit samples keep their high byte. A JPEG without its end
+//! marker is truncated, as it is for libjpeg.
+
+use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::io::Cursor;
+
+/// Why a picture cannot be used: code and detail.
+pub type Unusable = (&'static str, String);
+
+/// The code of a picture with more than `max_pixels` pixels.
+const TOO_LARGE: &str = "too-large";
+/// The code of everything that is no whole picture.
+const UNDECODABLE: &str = "undecodable";
+
+/// A decoded picture: `rgb` holds width × height × 3 bytes, row by row.
+#[derive(Debug)]
+pub struct Rgb<'a> {
+    pub width: u32,
+    pub height: u32,
+    pub rgb: &'a [u8],
+}
+
+/// Memory that is used again for the next picture.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    raw: Vec<u8>,
+    rgb: Vec<u8>,
+}
+
+impl Buffers {
+    /// Gives memory back that only an exceptionally large picture needed.
+    pub fn trim(&mut self) {
+        const KEPT: usize = 64 << 20;
+        for buffer in [&mut self.raw, &mut self.rgb] {
+            if buffer.capacity() > KEPT {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+/// Decodes `bytes`; the size is checked before the pixels are read.
+pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Result<Rgb<'a>, Unusable> {
+    let (format, decoder) = open(bytes, max_pixels)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err((UNDECODABLE, format!("{width} × {height} pixels")));
+    }
+    if pixels > max_pixels {
+        let detail = format!("{width} × {height} pixels, over max_pixels = {max_pixels}");
+        return Err((TOO_LARGE, detail));
+    }
+    let color = decoder.color_type();
+    let Buffers { raw, rgb } = buffers;
+    let target = if color == ColorType::Rgb8 { &mut *rgb } else { &mut *raw };
+    let bytes_needed = usize::try_from(decoder.total_bytes()).map_err(|_| too_large_for_memory())?;
+    target.resize(bytes_needed, 0);
+    decoder.read_image(target).map_err(|error| unusable(&error))?;
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+        return Err((UNDECODABLE, "truncated: the JPEG ends before its end marker".to_owned()));
+    }
+    to_rgb(color, raw, rgb)?;
+    Ok(Rgb { width, height, rgb })
+}
+
+fn open(bytes: &[u8], max_pixels: u64) -> Result<(ImageFormat, impl ImageDecoder + '_), Unusable> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let mut reader = reader.map_err(|error| (UNDECODABLE, error.to_string()))?;
+    let format = reader.format().ok_or_else(|| no_picture(bytes))?;
+    let mut limits = Limits::default();
+    // Eight bytes is the widest pixel a decoder gives; as much again for what it needs itself.
+    limits.max_alloc = Some(max_pixels.saturating_mul(16).max(64 << 20));
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| unusable(&error))?;
+    Ok((format, decoder))
+}
+
+fn no_picture(bytes: &[u8]) -> Unusable {
+    if bytes.is_empty() {
+        return (UNDECODABLE, "there are no bytes".to_owned());
+    }
+    let start = bytes[..bytes.len().min(16)].escape_ascii();
+    (UNDECODABLE, format!("neither JPEG, PNG, GIF, WebP nor BMP: begins with `{start}`"))
+}
+
+fn too_large_for_memory() -> Unusable {
+    (TOO_LARGE, "the picture does not fit into memory".to_owned())
+}
+
+fn unusable(error: &ImageError) -> Unusable {
+    match error {
+        ImageError::Limits(_) => (TOO_LARGE, error.to_string()),
+        ImageError::IoError(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {
+            (UNDECODABLE, format!("truncated: {cause}"))
+        }
+        _ => (UNDECODABLE, error.to_string()),
+    }
+}
+
+/// Converts what the decoder gave in `raw`; 8-bit RGB is in `rgb` already.
+fn to_rgb(color: ColorType, raw: &[u8], rgb: &mut Vec<u8>) -> Result<(), Unusable> {
+    if color == ColorType::Rgb8 {
+        return Ok(());
+    }
+    rgb.clear();
+    let clipped = |bytes: &[u8; 2]| u8::try_from(u16::from_ne_bytes(*bytes)).unwrap_or(u8::MAX);
+    let high = |low: u8, high: u8| u16::from_ne_bytes([low, high]).to_be_bytes()[0];
+    match color {
+        ColorType::L8 => rgb.extend(raw.iter().flat_map(|&grey| [grey; 3])),
+        ColorType::La8 => rgb.extend(raw.as_chunks::<2>().0.iter().flat_map(|&[grey, _]| [grey; 3])),
+        ColorType::Rgba8 => rgb.extend(raw.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b])),
+        ColorType::L16 => rgb.extend(raw.as_chunks::<2>().0.iter().flat_map(|grey| [clipped(grey); 3])),
+        ColorType::La16 => {
+            rgb.extend(raw.as_chunks::<4>().0.iter().flat_map(|&[a, b, _, _]| [high(a, b); 3]));
+        }
+        ColorType::Rgb16 => rgb.extend(raw.as_chunks::<2>().0.iter().map(|&[a, b]| high(a, b))),
+        ColorType::Rgba16 => rgb.extend(
+            raw.as_chunks::<8>()
+                .0
+                .iter()
+                .flat_map(|&[r, r1, g, g1, b, b1, _, _]| [high(r, r1), high(g, g1), high(b, b1)]),
+        ),
+        other => return Err((UNDECODABLE, format!("pixels of the type {other:?} are not supported"))),
+    }
+    Ok(())
+}
+
+/// Whether the end marker (FF D9) follows the picture's data. The decoder fills what is missing with grey and says nothing.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    bytes.ends_with(&[0xFF, 0xD9]) || jpeg_end(bytes).is_some()
+}
+
+/// Walks over the markers up to the end marker (ITU T.81, annex B).
+fn jpeg_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 2;
+    loop {
+        // In a scan, FF 00 is data and FF D0 to FF D7 are restarts; a marker may be preceded by any number of FF.
+        at += bytes.get(at..)?.iter().position(|&byte| byte == 0xFF)?;
+        at += bytes[at..].iter().position(|&byte| byte != 0xFF)?;
+        match bytes[at] {
+            0x00 | 0x01 | 0xD0..=0xD8 => at += 1,
+            0xD9 => return Some(at + 1),
+            _ => {
+                let length = bytes.get(at + 1..at + 3)?;
+                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+        }
+    }
+}

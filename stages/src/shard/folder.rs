@@ -1,0 +1,131 @@
+//! The two JSON files of a shard folder: what is in it, and what was left out.
+
+use super::order::Splits;
+use super::survey::{LeftOut, Survey, views};
+use llavm_pipeline::StageError;
+use llavm_pipeline::stage::GatherInputs;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// `shards.json`.
+#[derive(Debug, Serialize)]
+struct Shards {
+    train: Split,
+    validation: Split,
+    /// Rows left out, by `<kind>/<code>`.
+    rejected: BTreeMap<String, u64>,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Serialize)]
+struct Split {
+    rows: u64,
+    tokens: u64,
+    /// Rows of each file, in order: `<split>/00000.arrow` and so on.
+    shards: Vec<u64>,
+    /// Rows of each group.
+    groups: Vec<u64>,
+}
+
+/// What `row.group` counts.
+#[derive(Debug, Serialize)]
+struct Group {
+    /// The stages whose tables line up.
+    tables: Vec<String>,
+    weight: f64,
+    /// Rows of the tables, used or not.
+    rows: u64,
+    partitions: Vec<Partition>,
+}
+
+/// What `row.partition` names.
+#[derive(Debug, Serialize)]
+struct Partition {
+    index: usize,
+    first_row: u64,
+    rows: usize,
+    /// For each table: its stored file relative to the store (null: derived, computed when it is read) and its digest.
+    files: Vec<Option<String>>,
+    digests: Vec<String>,
+}
+
+/// `rejects.json`.
+#[derive(Debug, Serialize)]
+struct Rejected<'a> {
+    total: usize,
+    by_reason: BTreeMap<String, u64>,
+    rows: &'a [LeftOut],
+}
+
+/// Writes `shards.json` and `rejects.json`.
+pub fn write_indexes(
+    inputs: &GatherInputs<'_>,
+    survey: &Survey,
+    splits: &Splits,
+    rows_per_shard: usize,
+    output: &Path,
+) -> Result<(), StageError> {
+    let by_reason = by_reason(&survey.left_out);
+    let split = |order: &[u32]| Split::of(survey, order, inputs.groups.len(), rows_per_shard);
+    let shards = Shards {
+        train: split(&splits.train),
+        validation: split(&splits.validation),
+        rejected: by_reason.clone(),
+        groups: groups(inputs),
+    };
+    write(&output.join("shards.json"), &shards)?;
+    let rejected = Rejected { total: survey.left_out.len(), by_reason, rows: &survey.left_out };
+    write(&output.join("rejects.json"), &rejected)
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|error| StageError::new(error.to_string()))?;
+    json.push(b'\n');
+    std::fs::write(path, json).map_err(|cause| StageError::io(path, cause))
+}
+
+fn by_reason(left_out: &[LeftOut]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for row in left_out {
+        let code = row.reason.split_once(':').map_or(row.reason.as_str(), |(code, _)| code);
+        *counts.entry(code.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+impl Split {
+    fn of(survey: &Survey, order: &[u32], n_groups: usize, rows_per_shard: usize) -> Self {
+        let mut groups = vec![0; n_groups];
+        let mut tokens = 0;
+        for row in order.iter().map(|index| survey.rows[*index as usize]) {
+            groups[row.group as usize] += 1;
+            tokens += u64::from(row.length);
+        }
+        let shards = order.chunks(rows_per_shard).map(|shard| shard.len() as u64).collect();
+        Self { rows: order.len() as u64, tokens, shards, groups }
+    }
+}
+
+fn groups(inputs: &GatherInputs<'_>) -> Vec<Group> {
+    let groups = inputs.groups.iter().map(|group| Group {
+        tables: group.tables.clone(),
+        weight: group.weight,
+        rows: 0,
+        partitions: Vec::new(),
+    });
+    let mut groups: Vec<Group> = groups.collect();
+    for (group, view) in views(inputs) {
+        let files = view.files().into_iter();
+        let group = &mut groups[group as usize];
+        group.rows += view.rows() as u64;
+        group.partitions.push(Partition {
+            index: view.index(),
+            first_row: view.first_row(),
+            rows: view.rows(),
+            files: files.map(|file| file.map(|file| file.to_string_lossy().into_owned())).collect(),
+            digests: view.digests().iter().map(|digest| digest.to_hex().to_string()).collect(),
+        });
+    }
+    groups
+}
