@@ -42,7 +42,7 @@ def rows_parquet(path: Path, good: bytes, png: bytes) -> list[tuple[str, str, st
         ("null-image", "no picture, no placeholder: text only", None, "What is 2 + 3?", "5", FINE),
         ("truncated-jpeg", "second half of the JPEG missing", good[: len(good) // 2], ASK, "a cat", UNDECODABLE),
         ("html", "a 404 page called jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", ASK, "a cat", UNDECODABLE),
-        ("empty-bytes", "zero bytes", b"", ASK, "a cat", UNDECODABLE),
+        ("empty-bytes", "zero bytes count as no picture, and there is a placeholder", b"", ASK, "a cat", "image-pads/placeholder-count"),
         ("one-byte", "one byte", b"\xff", ASK, "a cat", UNDECODABLE),
         ("truncated-png", "PNG cut in its pixels", png[: len(png) * 2 // 3], ASK, "a cat", UNDECODABLE),
         ("flipped-png", "PNG with one bit flipped: its checksum is wrong", flip(png, len(png) // 2), ASK, "a cat", UNDECODABLE),
@@ -121,7 +121,7 @@ def llava_json(path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def whole_files(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Files that cannot be read at all: each stops the run with exit status 1 and its name, or costs one row."""
+    """Files that cannot be read at all: each counts as one rejected row that names the file."""
     whole = (folder / "rows.parquet").read_bytes()
     (folder / "truncated.parquet").write_bytes(whole[: len(whole) * 2 // 3])
     (folder / "truncated.json").write_bytes((folder / "llava.json").read_bytes()[:400])
