@@ -24,7 +24,7 @@ impl StageError {
         Self::new(format!("{}: {cause}", path.display())).because(cause)
     }
 
-    /// What the user can do next ("Raise max_tokens or set overlong = \"truncate\".").
+    /// What the user can do next ("Raise `max_tokens` or set overlong = \"truncate\".").
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());

@@ -86,7 +86,9 @@ impl Graph {
     /// `nodes` and all they need, in topological order.
     pub fn upstream(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
         let mut wanted = vec![false; self.nodes.len()];
-        nodes.iter().for_each(|&node| wanted[node] = true);
+        for &node in nodes {
+            wanted[node] = true;
+        }
         for index in (0..self.nodes.len()).rev() {
             if wanted[index] {
                 self.nodes[index].tables().for_each(|table| wanted[table] = true);
@@ -98,7 +100,9 @@ impl Graph {
     /// `nodes` and all that need them, in topological order.
     pub fn downstream(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
         let mut wanted = vec![false; self.nodes.len()];
-        nodes.iter().for_each(|&node| wanted[node] = true);
+        for &node in nodes {
+            wanted[node] = true;
+        }
         for (index, node) in self.nodes.iter().enumerate() {
             wanted[index] |= node.tables().any(|table| wanted[table]);
         }

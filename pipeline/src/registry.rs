@@ -32,7 +32,7 @@ impl Kind {
 pub struct Stage {
     pub kind: &'static str,
     pub version: u32,
-    /// Canonical parameters: what serde_json makes of the struct, defaults filled in.
+    /// Canonical parameters: what `serde_json` makes of the struct, defaults filled in.
     pub params: Value,
     pub role: Role,
 }

@@ -8,7 +8,7 @@
 //! | job | [`JobStage`] | tables and folders | a folder (a model, a report) |
 //!
 //! The parameters of a stage are its struct: serde with `deny_unknown_fields`, each field documented with unit and
-//! default. Its canonical JSON (serde_json of the struct, so that a default spelled out and a default left out are the
+//! default. Its canonical JSON (`serde_json` of the struct, so that a default spelled out and a default left out are the
 //! same) enters the key.
 
 use crate::columns::Columns;

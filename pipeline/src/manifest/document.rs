@@ -191,8 +191,8 @@ fn expand_params<'i>(
     spoiled
 }
 
-fn read_kind<'i>(
-    params: &mut DeTable<'i>,
+fn read_kind(
+    params: &mut DeTable<'_>,
     stage: &str,
     name_span: &Range<usize>,
     spoiled: &BTreeSet<String>,

@@ -6,7 +6,7 @@
 //! | the keys all stages share | `document.rs`, `from.rs` |
 //! | the parameters of a stage | `params.rs`, `serde_text.rs` |
 //! | order and cycles | `order.rs` |
-//! | roles, columns, tables that line up | `wiring.rs` |
+//! | what reads what | `wiring.rs`, `roles.rs`, `needs.rs` |
 //! | how a mistake is told | `problem.rs`, `nearest.rs` |
 //!
 //! Relative paths in a manifest are relative to the current directory. Neither the order of sections and keys nor the name of
@@ -15,9 +15,11 @@
 mod document;
 mod from;
 mod nearest;
+mod needs;
 mod order;
 mod params;
 mod problem;
+mod roles;
 mod serde_text;
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,6 @@ use problem::{Problems, Source};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 use vars::{Environment, Vars};
 use wiring::{Part, wire};
@@ -61,7 +62,7 @@ impl Manifest {
         match std::fs::read(path) {
             Ok(bytes) => Self::read(&bytes, path, set, registry),
             Err(cause) => {
-                let problem = Problem::new(format!("cannot read the manifest: {cause}"))
+                let problem = Problem::new(format!("cannot read the manifest {}: {cause}", path.display()))
                     .help("Give the path of a TOML file, for example manifests/quickstart.toml.");
                 Err(ManifestError::only(&source(path, ""), problem))
             }
@@ -115,7 +116,7 @@ fn read_with(
 }
 
 fn source(path: &Path, text: &str) -> Source {
-    Source::new(path.display().to_string(), Arc::from(text))
+    Source::new(path.display().to_string(), text)
 }
 
 fn syntax(error: &toml::de::Error) -> Problem {
@@ -138,12 +139,11 @@ fn expand<'i>(
         None => DeTable::new(),
         Some(value) => {
             let span = value.span();
-            match value.into_inner() {
-                DeValue::Table(given) => given,
-                _ => {
-                    problems.add(Problem::new("`vars` is not a table").at(span, "not a table"));
-                    DeTable::new()
-                }
+            if let DeValue::Table(given) = value.into_inner() {
+                given
+            } else {
+                problems.add(Problem::new("`vars` is not a table").at(span, "not a table"));
+                DeTable::new()
             }
         }
     };

@@ -1,12 +1,46 @@
 //! What is wrong with a manifest: one [`Problem`] per mistake, all of them together in a [`ManifestError`].
 
-use miette::{Diagnostic, LabeledSpan, NamedSource};
+use miette::{
+    Diagnostic, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents,
+};
 use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 
 /// The text a problem points into: the manifest, or an argument of the command line.
-pub(super) type Source = NamedSource<Arc<str>>;
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    name: String,
+    text: Arc<str>,
+}
+
+impl Source {
+    pub(super) fn new(name: impl Into<String>, text: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+}
+
+impl SourceCode for Source {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let contents = self.text.read_span(span, before, after)?;
+        // miette 7.6 counts the lines from the start of the text here, and so takes any two places for neighbours and draws
+        // everything between them.
+        let lines = contents.data().split(|&byte| byte == b'\n').count() - 1;
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.name.clone(),
+            contents.data(),
+            *contents.span(),
+            contents.line(),
+            contents.column(),
+            lines,
+        )))
+    }
+}
 
 /// One mistake: what, where in the file, and what to do.
 #[derive(Clone, Debug, Error, Diagnostic)]
@@ -86,7 +120,7 @@ impl ManifestError {
                 problem.source_code = Some(source.clone());
             }
         }
-        Self { path: source.name().to_owned(), problems }
+        Self { path: source.name.clone(), problems }
     }
 
     pub fn problems(&self) -> &[Problem] {
@@ -111,6 +145,10 @@ impl Problems {
 
     pub(super) fn add(&mut self, problem: Problem) {
         self.list.push(problem);
+    }
+
+    pub(super) fn extend(&mut self, problems: Vec<Problem>) {
+        self.list.extend(problems);
     }
 
     pub(super) fn is_empty(&self) -> bool {

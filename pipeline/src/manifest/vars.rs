@@ -10,7 +10,6 @@ use super::nearest::did_you_mean;
 use super::problem::{Problem, Problems, Source};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -65,7 +64,7 @@ impl<'i> Vars<'i> {
     pub(super) fn set(&mut self, assignments: &'i [String], problems: &mut Problems) {
         for assignment in assignments {
             if let Err(problem) = self.set_one(assignment) {
-                let source = Source::new("command line", Arc::from(format!("--set {assignment}")));
+                let source = Source::new("command line", format!("--set {assignment}"));
                 problems.add(problem.in_text(source));
             }
         }
@@ -104,12 +103,19 @@ impl<'i> Vars<'i> {
     /// Replaces the references in all strings of `value`. False when one cannot be replaced; the reason was told then.
     pub(super) fn expand(&mut self, value: &mut Spanned<DeValue<'i>>, problems: &mut Problems) -> bool {
         let span = value.span();
+        // No shortcut at the first failure: all that is wrong is told.
         match value.get_mut() {
             DeValue::Array(items) => {
-                items.iter_mut().fold(true, |fine, item| self.expand(item, problems) && fine)
+                let failed =
+                    items.iter_mut().filter_map(|item| (!self.expand(item, problems)).then_some(())).count();
+                failed == 0
             }
             DeValue::Table(table) => {
-                table.iter_mut().fold(true, |fine, (_, item)| self.expand(item, problems) && fine)
+                let failed = table
+                    .iter_mut()
+                    .filter_map(|(_, item)| (!self.expand(item, problems)).then_some(()))
+                    .count();
+                failed == 0
             }
             DeValue::String(string) if string.contains("${") => {
                 let string = string.clone();
