@@ -4,6 +4,8 @@
 //! image pads) -> [`qwen3`] -> [`loss`]. [`lora`] sits beside the frozen linears of [`linear`]. A model is
 //! built from its Hugging Face `config.json` ([`config`]) and any [`source::TensorSource`].
 //! [`chat_template`] and [`tokenizer`] turn conversations into the ids it takes, as Transformers does.
+//!
+//! Weights come from [`hub`] folders through [`weights`].
 
 pub mod attention;
 pub mod cache;
@@ -11,6 +13,7 @@ pub mod chat_template;
 pub mod clip;
 pub mod config;
 pub mod device;
+pub mod hub;
 pub mod linear;
 pub mod lora;
 pub mod loss;
@@ -18,6 +21,8 @@ pub mod norm;
 pub mod projector;
 pub mod qwen3;
 pub mod rotary;
+pub mod sampler;
 pub mod source;
 pub mod tokenizer;
 pub mod vlm;
+pub mod weights;
