@@ -31,9 +31,10 @@ impl Axis {
         f64::from(self.from) / self.to as f64
     }
 
-    /// First source pixel of the part that is kept, and its extent.
+    /// First source pixel of the part that is kept, and its extent. Rounded once: a short side is exactly all of `from`.
     fn kept(self) -> (f64, f64) {
-        (self.start as f64 * self.scale(), f64::from(self.size) * self.scale())
+        let source = |pixels: u64| (pixels * u64::from(self.from)) as f64 / self.to as f64;
+        (source(self.start), source(u64::from(self.size)))
     }
 
     /// The source pixels that a kernel of the given support touches: first and one past the last.
@@ -132,6 +133,16 @@ mod tests {
         assert_eq!((x.to, x.start, y.to, y.start), (32_000, 15_888, 224, 0));
         let (x, y) = axes(300, 400, 224, Crop::None);
         assert_eq!((x.to, y.to), (224, 224));
+    }
+
+    #[test]
+    fn of_a_short_side_of_any_length_all_is_kept() {
+        for from in 1..=5000 {
+            let (short, long) = axes(from, from + 250, 224, Crop::Center);
+            assert_eq!(short.kept(), (0.0, f64::from(from)));
+            let (first, extent) = long.kept();
+            assert!(first + extent <= f64::from(from + 250), "{from}");
+        }
     }
 
     #[test]
