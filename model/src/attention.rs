@@ -33,11 +33,11 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<&Tensor<
         None => scores,
     };
     let weights = softmax(scores, 4).cast(dtype).reshape([batch, kv_heads, groups * tokens, keys]);
-    weights
-        .matmul(v)
-        .reshape([batch, kv_heads, groups, tokens, head_dim])
-        .permute([0, 3, 1, 2, 4])
-        .reshape([batch, tokens, heads * head_dim])
+    weights.matmul(v).reshape([batch, kv_heads, groups, tokens, head_dim]).permute([0, 3, 1, 2, 4]).reshape([
+        batch,
+        tokens,
+        heads * head_dim,
+    ])
 }
 
 /// Which tokens of a batch are real and which are padding, row by row.

@@ -177,7 +177,8 @@ impl ClipVision {
         let embeddings = Embeddings::load(tower.at("embeddings"), config);
         let pre_layrnorm = LayerNorm::load(tower.at("pre_layrnorm"), hidden, eps);
         let mut layers = tower.at("encoder.layers");
-        let layers = (0..config.num_hidden_layers).map(|n| EncoderLayer::load(layers.at(n), config)).collect();
+        let layers =
+            (0..config.num_hidden_layers).map(|n| EncoderLayer::load(layers.at(n), config)).collect();
         let post_layernorm = LayerNorm::load(tower.at("post_layernorm"), hidden, eps);
         let dtype = tower.dtype();
         Self { embeddings, pre_layrnorm, layers, post_layernorm, config: config.clone(), dtype }

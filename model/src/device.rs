@@ -55,7 +55,11 @@ impl DeviceName {
     }
 
     #[cfg(feature = "cuda")]
-    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the build without CUDA answers with an error")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "the build without CUDA answers with an error"
+    )]
     fn cuda(self, index: usize) -> Result<Device, DeviceError> {
         Ok(Device::cuda(index))
     }

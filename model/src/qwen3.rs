@@ -94,9 +94,10 @@ impl Attention {
         let keys = config.num_key_value_heads * head_dim;
         let mut linear = |name: &str, inputs, outputs| {
             let init = Init::Normal(config.initializer_range);
-            match config.attention_bias {
-                true => Linear::with_bias(loader.at(name), inputs, outputs, init, Init::Zeros),
-                false => Linear::without_bias(loader.at(name), inputs, outputs, init),
+            if config.attention_bias {
+                Linear::with_bias(loader.at(name), inputs, outputs, init, Init::Zeros)
+            } else {
+                Linear::without_bias(loader.at(name), inputs, outputs, init)
             }
         };
         Self {
@@ -201,7 +202,8 @@ impl Qwen3 {
         let mut model = loader.at("model");
         let embed_tokens = model.tensor("embed_tokens.weight", table, init);
         let mut layers = model.at("layers");
-        let layers = (0..config.num_hidden_layers).map(|n| DecoderLayer::load(layers.at(n), config)).collect();
+        let layers =
+            (0..config.num_hidden_layers).map(|n| DecoderLayer::load(layers.at(n), config)).collect();
         let norm = RmsNorm::load(model.at("norm"), config.hidden_size, config.rms_norm_eps);
         Self {
             embed_tokens,
@@ -229,7 +231,9 @@ impl Qwen3 {
         let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let count = ids.len();
         let device = self.embed_tokens.device().inner();
-        self.embed_tokens.clone().select(0, Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device))
+        self.embed_tokens
+            .clone()
+            .select(0, Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device))
     }
 
     /// The final hidden states, after `model.norm`.

@@ -33,12 +33,15 @@ impl RotaryEmbedding {
 
     /// The angles of tokens at `positions`, row by row of a batch.
     pub fn at(&self, positions: &[u32], batch: usize, device: &Device, dtype: Dtype) -> Rotation {
-        let angles = || positions.iter().flat_map(|p| self.inv_freq.iter().map(move |speed| *p as f32 * speed));
+        let angles =
+            || positions.iter().flat_map(|p| self.inv_freq.iter().map(move |speed| *p as f32 * speed));
         let shape = [batch, positions.len() / batch.max(1), 1, self.inv_freq.len()];
-        let tensor = |values: Vec<f32>| {
-            Tensor::from_data(TensorData::new(values, shape), (device, dtype.storage()))
-        };
-        Rotation { cos: tensor(angles().map(f32::cos).collect()), sin: tensor(angles().map(f32::sin).collect()) }
+        let tensor =
+            |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), (device, dtype.storage()));
+        Rotation {
+            cos: tensor(angles().map(f32::cos).collect()),
+            sin: tensor(angles().map(f32::sin).collect()),
+        }
     }
 }
 

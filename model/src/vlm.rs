@@ -3,7 +3,7 @@
 //! In: token ids with `<|image_pad|>` where a patch goes, the patch states of the pictures, and the mask. Out:
 //! hidden states, the loss of answer tokens, or logits at chosen positions.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::TokenMask;
 use crate::cache::KvCache;
@@ -24,6 +24,10 @@ pub struct Vlm {
     pub qwen: Qwen3,
     /// The token that a patch replaces: `<|image_pad|>`, 151655 in Qwen3's tokenizer.
     pub image_pad_id: u32,
+    /// Whether the decoder's input gathers gradients along with the parameters: on everything but the CPU.
+    /// Burn issue 5162: on some GPU backends a backward that tracks parameters alone gives zero or NaN
+    /// gradients. `doctor` checks the result.
+    pub track_input: bool,
 }
 
 /// One padded batch.
@@ -84,6 +88,12 @@ pub enum BatchError {
 }
 
 impl Vlm {
+    /// A model of its parts, all on one device.
+    pub fn new(clip: Option<ClipVision>, projector: Projector, qwen: Qwen3, image_pad_id: u32) -> Self {
+        let track_input = qwen.embed_tokens.device() != Device::flex();
+        Self { clip, projector, qwen, image_pad_id, track_input }
+    }
+
     /// Embeddings of the ids, with the projected patch states at the image pads, in order.
     ///
     /// # Shapes
@@ -116,7 +126,13 @@ impl Vlm {
 
     /// The final hidden states, `[batch, tokens, hidden_size]`.
     pub fn hidden(&self, batch: &Batch<'_>) -> Result<Tensor<3>, BatchError> {
-        Ok(self.qwen.forward(track(self.embed(batch)?, self.trains()), batch.mask))
+        let embeddings = self.embed(batch)?;
+        let embeddings = if self.track_input && self.trains() && !embeddings.is_tracked() {
+            embeddings.autodiff().require_grad()
+        } else {
+            embeddings
+        };
+        Ok(self.qwen.forward(embeddings, batch.mask))
     }
 
     /// As [`Vlm::hidden`] for tokens that follow those in `cache`; adds them to it.
@@ -207,12 +223,6 @@ fn rows(hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
     let device = hidden.device().inner();
     let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &device);
     hidden.flatten::<2>(0, 1).select(0, positions)
-}
-
-/// Tracks the decoder's input along with the parameters. Burn issue 5162: on some GPU backends a backward
-/// that tracks parameters alone gives zero or NaN gradients; `doctor` checks the result.
-fn track(embeddings: Tensor<3>, trains: bool) -> Tensor<3> {
-    if trains && !embeddings.is_tracked() { embeddings.autodiff().require_grad() } else { embeddings }
 }
 
 struct Trainable<F> {

@@ -72,7 +72,12 @@ impl ClipVisionConfig {
         let kind = vision.get("model_type").and_then(Value::as_str).unwrap_or("clip_vision_model");
         if kind != "clip_vision_model" {
             let reason = "only CLIP vision towers (`clip`, `clip_vision_model`) are supported";
-            return Err(ConfigError::Value { model: MODEL, field: "model_type", value: kind.to_owned(), reason });
+            return Err(ConfigError::Value {
+                model: MODEL,
+                field: "model_type",
+                value: kind.to_owned(),
+                reason,
+            });
         }
         let config: Self = serde_json::from_value(vision).map_err(json)?;
         config.validate()?;
@@ -145,6 +150,7 @@ pub struct PixelNorm {
 }
 
 impl Default for PixelNorm {
+    #[expect(clippy::excessive_precision, reason = "digits as published")]
     /// OpenAI's constants, the defaults of transformers' `CLIPImageProcessor`.
     fn default() -> Self {
         Self {
@@ -161,7 +167,8 @@ mod tests {
     #[test]
     fn a_whole_clip_config_and_the_towers_own_read_equal() {
         let own = json!({"model_type": "clip_vision_model", "patch_size": 16, "hidden_act": "gelu"});
-        let whole = json!({"model_type": "clip", "vision_config": own.clone(), "text_config": {"hidden_size": 512}});
+        let whole =
+            json!({"model_type": "clip", "vision_config": own.clone(), "text_config": {"hidden_size": 512}});
         let own = ClipVisionConfig::from_json(&own.to_string()).unwrap();
         assert_eq!(ClipVisionConfig::from_json(&whole.to_string()).unwrap(), own);
         assert_eq!((own.num_patches(), own.hidden_act), (196, HiddenAct::Gelu));

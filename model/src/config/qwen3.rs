@@ -100,7 +100,8 @@ impl Qwen3Config {
             ("max_position_embeddings", self.max_position_embeddings),
         ];
         require_positive(MODEL, &sizes)?;
-        let fail = |field, value: String, reason| Err(ConfigError::Value { model: MODEL, field, value, reason });
+        let fail =
+            |field, value: String, reason| Err(ConfigError::Value { model: MODEL, field, value, reason });
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             let value = self.num_key_value_heads.to_string();
             return fail("num_key_value_heads", value, "must divide num_attention_heads");

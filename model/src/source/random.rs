@@ -96,8 +96,8 @@ mod tests {
         assert_eq!(values, draw(7, "a.weight", Init::Normal(0.02)));
         assert_ne!(values, draw(8, "a.weight", Init::Normal(0.02)));
         assert_ne!(values, draw(7, "b.weight", Init::Normal(0.02)));
-        // The first value, so that another platform or a changed generator shows.
-        assert_eq!(values[0].to_bits(), values[0].to_bits());
+        // Another platform or a changed generator shows here.
+        assert_eq!(values[..2], [-0.006_992_583_6, 0.051_991_653]);
     }
 
     #[test]
@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn an_override_reaches_the_tensors_it_names() {
         let mut source = RandomSource::new(1).with("norm.weight", Init::Zeros);
-        let wanted = TensorSpec { key: "model.norm.weight", shape: &[4], dtype: Dtype::F32, init: Init::Ones };
+        let wanted =
+            TensorSpec { key: "model.norm.weight", shape: &[4], dtype: Dtype::F32, init: Init::Ones };
         assert_eq!(source.take(&wanted).as_slice::<f32>().unwrap(), [0.0; 4]);
     }
 }
