@@ -1,1 +1,72 @@
-fn main() {}
+//! The `llavm` program: one file per command, each with its arguments and a function that runs it.
+
+mod args;
+mod completions;
+mod failure;
+mod graph;
+mod kinds;
+mod output;
+mod validate;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// From an image-text data set to token shards, pixels and a trained vision-language model.
+///
+/// A manifest (a TOML file) names stages; `llavm run` brings all of them up to date and never does the same work twice.
+#[derive(Parser)]
+#[command(
+    name = "llavm",
+    version,
+    arg_required_else_help = true,
+    after_help = "Start with: llavm run manifests/quickstart.toml\n\nExit status: 0 done, 1 a run failed, 2 the command line or the manifest is wrong."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say what happens inside, on standard error (-vv for more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Validate(validate::Args),
+    Graph(graph::Args),
+    Kinds(kinds::Args),
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    let outcome = match &cli.command {
+        Command::Validate(args) => validate::run(args),
+        Command::Graph(args) => graph::run(args),
+        Command::Kinds(args) => kinds::run(args),
+        Command::Completions(args) => completions::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+/// `LLAVM_LOG` (for example `llavm_pipeline=trace`) wins over `--verbose`.
+fn log_to_stderr(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn",
+        1 => "info,llavm=debug,llavm_pipeline=debug,llavm_stages=debug,llavm_model=debug",
+        _ => "info,llavm=trace,llavm_pipeline=trace,llavm_stages=trace,llavm_model=trace",
+    };
+    let filter = EnvFilter::try_from_env("LLAVM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(failure::colours(terminal))
+        .without_time()
+        .init();
+}

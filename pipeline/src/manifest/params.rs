@@ -216,8 +216,8 @@ fn take_out_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
     pub name: &'static str,
-    /// The value when the manifest leaves it out. `None` for a parameter that must be given, and for one whose default is to
-    /// have no value.
+    /// The value when the manifest leaves it out, null for no value. `None` for a parameter that must be given, and for one
+    /// that is no part of the key, whose default cannot be seen from here.
     pub default: Option<Value>,
     pub required: bool,
 }

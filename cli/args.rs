@@ -1,0 +1,35 @@
+//! Arguments that several commands share.
+
+use crate::failure::Failure;
+use llavm_pipeline::graph::NodeIndex;
+use llavm_pipeline::manifest::did_you_mean;
+use llavm_pipeline::{Graph, Manifest};
+use std::path::PathBuf;
+
+/// Which manifest, and with which variables.
+#[derive(clap::Args)]
+pub struct ManifestArgs {
+    /// The manifest, a TOML file such as manifests/quickstart.toml
+    #[arg(value_name = "MANIFEST")]
+    pub path: PathBuf,
+
+    /// Give a variable of [vars] another value; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ManifestArgs {
+    /// Reads and checks the manifest. Whether the raw files are there is another question: [`Manifest::check_files`].
+    pub fn load(&self) -> Result<Manifest, Failure> {
+        Ok(Manifest::load(&self.path, &self.set, &llavm_stages::registry())?)
+    }
+}
+
+/// The stage called `name` on the command line.
+pub fn stage(graph: &Graph, name: &str) -> Result<NodeIndex, Failure> {
+    graph.find(name).ok_or_else(|| {
+        let names = graph.nodes.iter().map(|node| node.name.as_str());
+        let manifest = graph.manifest.display();
+        Failure::wrong(format!("{manifest} has no stage `{name}`"), did_you_mean(name, "stages", names))
+    })
+}
