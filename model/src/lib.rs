@@ -5,7 +5,7 @@
 //! built from its Hugging Face `config.json` ([`config`]) and any [`source::TensorSource`].
 //! [`chat_template`] and [`tokenizer`] turn conversations into the ids it takes, as Transformers does.
 //!
-//! Weights come from [`hub`] folders through [`weights`].
+//! Weights come from [`hub`] folders through [`weights`]; a whole [`folder`] is loaded and answers ([`generate`]).
 
 pub mod attention;
 pub mod cache;
@@ -13,16 +13,22 @@ pub mod chat_template;
 pub mod clip;
 pub mod config;
 pub mod device;
+pub mod folder;
+pub mod generate;
 pub mod hub;
 pub mod linear;
+pub mod load;
 pub mod lora;
 pub mod loss;
 pub mod norm;
+pub mod peft;
 pub mod projector;
 pub mod qwen3;
 pub mod rotary;
 pub mod sampler;
+pub mod save;
 pub mod source;
+pub mod stream;
 pub mod tokenizer;
 pub mod vlm;
 pub mod weights;

@@ -5,13 +5,15 @@
 //! more memory than the tensors themselves. Foreign bytes are checked before use and never executed: a file that
 //! is truncated, corrupt or hostile gives one [`WeightsError`].
 //!
-//! [`Checkpoint`] knows which tensors exist and reads them one at a time.
+//! [`Checkpoint`] knows which tensors exist and reads them one at a time; [`CheckpointSource`] hands them to a model
+//! that is being built and keeps account of what was missing, misshaped or left over.
 
 mod convert;
 mod error;
 mod mapped;
 mod pickle;
 mod safetensors;
+mod source;
 #[cfg(test)]
 mod tests;
 mod torch;
@@ -27,6 +29,7 @@ use serde::Deserialize;
 pub use convert::Stored;
 pub use error::{Mismatch, WeightsError};
 use mapped::MappedFile;
+pub use source::{CheckpointSource, Layout};
 
 /// Weights in one file, and the index of weights in several, in order of preference
 /// (`transformers/utils/__init__.py`).

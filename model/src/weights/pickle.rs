@@ -5,7 +5,7 @@
 //! constructors of `torch/_utils.py`, and every other name is an error. Nothing recurses and nothing is larger
 //! than the pickle, so foreign bytes can neither overflow the stack nor exhaust memory.
 //!
-//! Opcodes: `Lib/pickletools.py` of CPython 3.13.
+//! Opcodes: `Lib/pickletools.py` of `CPython` 3.13.
 
 use std::collections::BTreeMap;
 
