@@ -3,16 +3,26 @@
 //! Nothing here knows images, tokens or models; stages come in through a [`registry::Registry`].
 
 pub mod columns;
+pub mod engine;
 pub mod error;
 pub mod graph;
+pub mod inspect;
 pub mod manifest;
+pub mod observer;
+pub mod plan;
 pub mod registry;
 pub mod rejects;
+pub mod run_error;
 pub mod stage;
+pub mod summary;
 
 pub use columns::{Column, Columns};
+pub use engine::{Engine, Finished, Options, Table};
 pub use error::StageError;
 pub use graph::Graph;
 pub use manifest::{Manifest, ManifestError};
+pub use observer::{Event, Observer};
 pub use registry::Registry;
 pub use rejects::Rejects;
+pub use run_error::RunError;
+pub use summary::Summary;
