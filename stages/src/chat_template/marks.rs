@@ -63,9 +63,22 @@ pub fn mark(message: &Message<'_>, placement: Placement) -> String {
     marked
 }
 
-/// What stands before the last `</think>` of a message: reasoning, which a template may leave out of earlier turns.
-pub fn reasoning(content: &str) -> &str {
-    content.rfind("</think>").map_or("", |end| &content[..end])
+/// After a rendering with [`Placement::Core`]: what stands before the last `</think>` of a message is reasoning, which a
+/// template may leave out or print. Where it is printed, its piece is widened to it; `None` where it went elsewhere.
+pub fn widen_to_reasoning(mut rendered: Rendered, messages: &[Message<'_>]) -> Option<Rendered> {
+    if rendered.pieces.len() != messages.len() {
+        return None;
+    }
+    for (piece, message) in rendered.pieces.iter_mut().zip(messages) {
+        let head = &message.content[..core(message.content).start];
+        let thought = head.trim().trim_start_matches("<think>").trim_end_matches("</think>").trim();
+        if rendered.text[..piece.range.start].ends_with(head) {
+            piece.range.start -= head.len();
+        } else if !thought.is_empty() && rendered.text.contains(thought) {
+            return None;
+        }
+    }
+    Some(rendered)
 }
 
 fn core(content: &str) -> Range<usize> {

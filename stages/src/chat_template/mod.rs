@@ -74,6 +74,7 @@ pub enum AnswerEnd {
 }
 
 /// A template given by its text is a parameter; a file enters the key by content instead.
+#[allow(clippy::ref_option, reason = "serde hands over a reference to the field")]
 fn text_only<S: Serializer>(template: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     template.as_ref().filter(|template| is_text(template)).serialize(serializer)
 }

@@ -10,7 +10,7 @@
 //! turns lack the empty think block that inference always emits before an answer; a template with generation blocks
 //! (such as TRL's) avoids that.
 
-use super::marks::{Piece, Placement, Rendered, is_mark, mark, reasoning, unmark};
+use super::marks::{Piece, Placement, Rendered, is_mark, mark, unmark, widen_to_reasoning};
 use super::{AnswerEnd, ChatTemplate, LossOn};
 use crate::segments::{Segment, SegmentsBuilder, TEMPLATE, USER};
 use llavm_model::chat_template::{self as hf, Message, TemplateError};
@@ -74,17 +74,37 @@ impl Renderer {
         let whole = self.render(messages, false)?;
         let mut rendered = self.locate(before, true, &whole)?;
         let start = rendered.text.len();
-        let Some(tail) = whole[start..].strip_prefix(answer.content) else {
-            let detail = "the template does not render the answer as it is behind the prompt; \
-                          an answer may not begin with a line break or hold `</think>`";
-            return Err((CHANGED, detail.to_owned()));
-        };
-        let end = self.turn_end(tail)?;
-        rendered.text.push_str(answer.content);
-        rendered.pieces.push(Piece { role: "assistant", range: start..rendered.text.len() });
-        rendered.text.push_str(&tail[..end]);
-        let trained = vec![start..rendered.text.len()];
-        Ok(Conversation { rendered, trained })
+        if whole[start..].starts_with(answer.content) {
+            let range = start..start + answer.content.len();
+            rendered.pieces.push(Piece { role: "assistant", range });
+        } else {
+            rendered.pieces = self.answer_behind(start, answer, messages, &whole)?;
+        }
+        let answer_end = rendered.pieces.last().map_or(start, |piece| piece.range.end);
+        let end = answer_end + self.turn_end(&whole[answer_end..])?;
+        rendered.text = whole;
+        rendered.text.truncate(end);
+        Ok(Conversation { rendered, trained: std::iter::once(start..end).collect() })
+    }
+
+    /// Finds an answer that does not directly follow the prompt, because the template puts something before it (Qwen3 with
+    /// `enable_thinking`: an empty think block, which is then learnt) or takes whitespace off it.
+    fn answer_behind(
+        &self,
+        start: usize,
+        answer: &Message<'_>,
+        messages: &[Message<'_>],
+        whole: &str,
+    ) -> Result<Vec<Piece>, Unusable> {
+        let rendered = self.locate(messages, false, whole)?;
+        let piece = rendered.pieces.last().filter(|piece| piece.range.start >= start);
+        let text = piece.map_or("", |piece| &rendered.text[piece.range.clone()]);
+        if text.trim() == answer.content.trim() && !begins_with_line_break(answer.content) {
+            return Ok(rendered.pieces);
+        }
+        let detail = "the template renders the answer otherwise than the model would write it after the prompt; \
+                      an answer may not begin with a line break or hold `</think>`";
+        Err((CHANGED, detail.to_owned()))
     }
 
     fn all_assistant(&self, messages: &[Message<'_>]) -> Result<Conversation, Unusable> {
@@ -142,13 +162,13 @@ impl Renderer {
             let thinking = Some(self.stage.enable_thinking);
             let text = self.template.render_marked(&marked, prompt, thinking, &BTreeMap::new());
             let rendered = text.ok().and_then(|text| unmark(&text));
-            if let Some(rendered) = rendered.filter(|rendered| whole.starts_with(&rendered.text)) {
-                return if placement == Placement::Whole || leaves_out_reasoning(messages, &rendered.text) {
-                    Ok(rendered)
-                } else {
-                    Err(edited())
-                };
-            }
+            let Some(rendered) = rendered.filter(|rendered| whole.starts_with(&rendered.text)) else {
+                continue;
+            };
+            return match placement {
+                Placement::Whole => Ok(rendered),
+                Placement::Core => widen_to_reasoning(rendered, messages).ok_or_else(edited),
+            };
         }
         if whole.starts_with(&self.render(messages, prompt)?) {
             return Err(edited());
@@ -169,12 +189,9 @@ fn edited() -> Unusable {
     ("template-edits-text", "the template changes a message in a way that cannot be followed".to_owned())
 }
 
-/// Whether no reasoning that went unmarked is part of the text.
-fn leaves_out_reasoning(messages: &[Message<'_>], text: &str) -> bool {
-    messages.iter().all(|message| {
-        let thought = reasoning(message.content).trim().trim_start_matches("<think>").trim();
-        thought.is_empty() || !text.contains(thought)
-    })
+/// Whether the whitespace before the first word holds a line break.
+fn begins_with_line_break(text: &str) -> bool {
+    text[..text.len() - text.trim_start().len()].contains(['\n', '\r'])
 }
 
 impl Conversation {
@@ -183,9 +200,7 @@ impl Conversation {
     fn check_borders(&self) -> Result<(), Unusable> {
         let text = &self.rendered.text;
         for start in self.trained.iter().map(|trained| trained.start) {
-            let after = &text[start..];
-            let blank = &after[..after.len() - after.trim_start().len()];
-            if blank.contains(['\n', '\r']) && text[..start].ends_with(char::is_whitespace) {
+            if begins_with_line_break(&text[start..]) && text[..start].ends_with(char::is_whitespace) {
                 let detail = "an answer begins with a line break, which the tokenizer would join with the one before it";
                 return Err((CHANGED, detail.to_owned()));
             }

@@ -15,12 +15,12 @@ const TOO_LARGE: &str = "too-large";
 /// The code of everything that is no whole picture.
 const UNDECODABLE: &str = "undecodable";
 
-/// A decoded picture: `rgb` holds width × height × 3 bytes, row by row.
+/// A decoded picture: `pixels` holds width × height × 3 bytes, row by row.
 #[derive(Debug)]
 pub struct Rgb<'a> {
     pub width: u32,
     pub height: u32,
-    pub rgb: &'a [u8],
+    pub pixels: &'a [u8],
 }
 
 /// Memory that is used again for the next picture.
@@ -64,7 +64,7 @@ pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Re
         return Err((UNDECODABLE, "truncated: the JPEG ends before its end marker".to_owned()));
     }
     to_rgb(color, raw, rgb)?;
-    Ok(Rgb { width, height, rgb })
+    Ok(Rgb { width, height, pixels: rgb })
 }
 
 fn open(bytes: &[u8], max_pixels: u64) -> Result<(ImageFormat, impl ImageDecoder + '_), Unusable> {

@@ -1,7 +1,7 @@
 //! `decode-resize`: encoded pictures to the square of pixels the vision model takes.
 //!
 //! In: `images` list<binary>, empty for a text-only row.
-//! Out: `pixels` list<fixed_size_binary[3·size·size]>: u8, channels first, one per picture, as `CLIPImageProcessor` on
+//! Out: `pixels` `list<fixed_size_binary[3·size·size]>`: u8, channels first, one per picture, as `CLIPImageProcessor` on
 //! Pillow has them before it rescales and normalises (the model does that).
 //!
 //! | code | why a row is rejected |

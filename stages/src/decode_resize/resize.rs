@@ -1,7 +1,7 @@
 //! RGB to a square in planes, as `CLIPImageProcessor` does it on Pillow.
 //!
 //! Follows `transformers/image_transforms.py` (5.23, `get_resize_output_image_size`, `center_crop`) and Pillow's
-//! `src/libImaging/Resample.c`: antialiased, 8 bits, and in two passes, the width first. fast_image_resize in one call takes
+//! `src/libImaging/Resample.c`: antialiased, 8 bits, and in two passes, the width first. `fast_image_resize` in one call takes
 //! the height first, which gives other roundings. Only what the crop keeps is computed.
 
 use super::{Crop, Filter};
@@ -82,7 +82,7 @@ impl Resizer {
         let (top, bottom) = y.touched(support);
         let rows = bottom - top;
         let row_bytes = rgb.width as usize * 3;
-        let source = &rgb.rgb[top as usize * row_bytes..bottom as usize * row_bytes];
+        let source = &rgb.pixels[top as usize * row_bytes..bottom as usize * row_bytes];
 
         let (left, width) = x.kept();
         self.narrow.resize(size as usize * rows as usize * 3, 0);
@@ -133,6 +133,44 @@ mod tests {
         assert_eq!((x.to, x.start, y.to, y.start), (32_000, 15_888, 224, 0));
         let (x, y) = axes(300, 400, 224, Crop::None);
         assert_eq!((x.to, y.to), (224, 224));
+    }
+
+    /// Both passes over the whole picture, the crop at the end.
+    fn plainly(rgb: &super::super::decode::Rgb<'_>, size: u32, filter: Filter) -> Vec<u8> {
+        let (x, y) = axes(rgb.width, rgb.height, size, Crop::Center);
+        let options = ResizeOptions::new().resize_alg(algorithm(filter).0).use_alpha(false);
+        let mut narrow = Image::new(x.to as u32, rgb.height, PixelType::U8x3);
+        let source = ImageRef::new(rgb.width, rgb.height, rgb.pixels, PixelType::U8x3).unwrap();
+        fir::Resizer::new().resize(&source, &mut narrow, &options).unwrap();
+        let mut whole = Image::new(x.to as u32, y.to as u32, PixelType::U8x3);
+        fir::Resizer::new().resize(&narrow, &mut whole, &options).unwrap();
+        let rows = whole.buffer().chunks(x.to as usize * 3).skip(y.start as usize).take(size as usize);
+        let kept = rows.flat_map(|row| &row[x.start as usize * 3..][..size as usize * 3]).copied();
+        let mut planes = vec![0; (3 * size * size) as usize];
+        to_planes(&kept.collect::<Vec<u8>>(), &mut planes);
+        planes
+    }
+
+    #[test]
+    fn computing_only_what_is_kept_is_cropping_at_the_end_but_for_single_levels() {
+        let mut resizer = Resizer::default();
+        for (width, height) in
+            [(300, 400), (400, 300), (37, 91), (500, 224), (224, 224), (641, 97), (5, 1400)]
+        {
+            let noise = (0_u64..width * height * 3).map(|n| (n.wrapping_mul(n ^ 0x9E37) >> 7) as u8);
+            let pixels: Vec<u8> = noise.collect();
+            let rgb =
+                super::super::decode::Rgb { width: width as u32, height: height as u32, pixels: &pixels };
+            for filter in [Filter::Nearest, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos3] {
+                let mut planes = vec![0; 3 * 224 * 224];
+                resizer.resize(&rgb, (224, filter, Crop::Center), &mut planes).unwrap();
+                // The kernel's fixed-point precision follows its largest weight, which a crop may leave out.
+                let whole = plainly(&rgb, 224, filter);
+                let apart = planes.iter().zip(&whole).filter(|(a, b)| a != b);
+                assert!(apart.clone().all(|(a, b)| a.abs_diff(*b) == 1), "{width} × {height}, {filter:?}");
+                assert!(apart.count() < whole.len() / 100, "{width} × {height}, {filter:?}");
+            }
+        }
     }
 
     #[test]

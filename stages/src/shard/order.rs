@@ -37,7 +37,7 @@ pub fn splits(stage: &Shard, survey: &Survey, inputs: &GatherInputs<'_>) -> Spli
     let first_rows: BTreeMap<(u32, u32), u64> =
         views(inputs).map(|(group, view)| ((group, view.index() as u32), view.first_row())).collect();
     let global =
-        |row: &Row| first_rows.get(&(row.group, row.partition)).copied().unwrap_or(0) + u64::from(row.row);
+        |row: &Row| first_rows.get(&(row.group, row.partition)).copied().unwrap_or(0) + u64::from(row.index);
     let mut splits = Splits::default();
     let mut start = 0;
     for group in survey.rows.chunk_by(|a, b| a.group == b.group) {

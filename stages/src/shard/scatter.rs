@@ -188,14 +188,16 @@ impl ShardBatch {
     fn finish(self, survey: &Survey, rows: &[u32]) -> Result<RecordBatch, StageError> {
         let rows: Vec<_> = rows.iter().map(|row| survey.rows[*row as usize]).collect();
         let mut lists = Lists::with_capacity(rows.len());
-        rows.iter().for_each(|row| lists.push(row.length as usize));
+        for row in &rows {
+            lists.push(row.length as usize);
+        }
         let numbers = |values: Vec<u32>| Arc::new(UInt32Array::from(values)) as ArrayRef;
         let pointers = StructArray::try_new(
             row_fields(),
             vec![
                 numbers(rows.iter().map(|row| row.group).collect()),
                 numbers(rows.iter().map(|row| row.partition).collect()),
-                numbers(rows.iter().map(|row| row.row).collect()),
+                numbers(rows.iter().map(|row| row.index).collect()),
             ],
             None,
         )?;

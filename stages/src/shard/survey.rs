@@ -15,7 +15,7 @@ pub struct Row {
     /// The partition's index in its table.
     pub partition: u32,
     /// The row's index in its partition.
-    pub row: u32,
+    pub index: u32,
 }
 
 /// A row that is left out.
@@ -50,7 +50,7 @@ impl Survey {
             let mut first = 0;
             for batch in view.batches(&["input_ids"])? {
                 let batch = batch?;
-                survey.add(&batch, Row { length: 0, group, partition: view.index() as u32, row: first })?;
+                survey.add(&batch, Row { length: 0, group, partition: view.index() as u32, index: first })?;
                 first += batch.num_rows() as u32;
             }
         }
@@ -61,9 +61,9 @@ impl Survey {
         let tokens: &ListArray = column(batch, "input_ids")?;
         let rejects: &StringArray = column(batch, "reject")?;
         for n in 0..batch.num_rows() {
-            let row = first.row + n as u32;
+            let row = first.index + n as u32;
             if tokens.is_valid(n) && rejects.is_null(n) {
-                self.rows.push(Row { length: tokens.value_length(n) as u32, row, ..first });
+                self.rows.push(Row { length: tokens.value_length(n) as u32, index: row, ..first });
             } else {
                 let reason = if rejects.is_valid(n) { rejects.value(n) } else { "shard/no-tokens: null" };
                 let Row { group, partition, .. } = first;
