@@ -2,10 +2,14 @@
 //!
 //! Weights keep PyTorch's shape `[out, in]`.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::lora::LoraAdapter;
 use crate::source::{Init, Loader, ParameterVisitor};
+
+/// Into how many products a vector's product is split on the CPU: a multiple of usual thread counts that
+/// divides the widths of published models.
+const SPANS: usize = 8;
 
 /// A linear layer of a checkpoint: `weight` `[out, in]`, `bias` `[out]`.
 #[derive(Clone, Debug)]
@@ -67,5 +71,19 @@ impl Linear {
 /// # Shapes
 /// - x: `[rows, in]`, weight: `[out, in]` -> `[rows, out]`
 pub fn rows_by_weight(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
-    x.matmul(weight.clone().transpose())
+    let weight = weight.clone();
+    if x.device() != Device::flex() {
+        return x.matmul(weight.transpose());
+    }
+    let ([rows, inputs], [outputs, _]) = (x.dims(), weight.dims());
+    if rows == 1 && outputs.is_multiple_of(SPANS) {
+        // The CPU backend computes a vector's product on one thread, a batch of them on all: let every span
+        // of outputs be one of the batch, and decoding reads the weight on all threads.
+        let spans = weight.reshape([SPANS, outputs / SPANS, inputs]);
+        return spans.matmul(x.reshape([1, inputs, 1])).reshape([1, outputs]);
+    }
+    // `(W x^T)^T`: gemm would repack a `[out, in]` weight on the right value by value, which takes as long as
+    // multiplying it by 100 rows. So does the backward pass of the plain form, if the weight is `[in, out]`.
+    // The reshape lays the rows out one after the other again.
+    weight.matmul(x.transpose()).transpose().reshape([rows, outputs])
 }

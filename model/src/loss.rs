@@ -7,7 +7,7 @@
 //! rows at a time and dropped at once: the gradient of cross-entropy is known (`softmax - one_hot`), so that
 //! its product with the head is taken in the forward pass and nothing of vocabulary size waits for backward.
 
-use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax};
 
 use crate::linear::rows_by_weight;
 
@@ -76,11 +76,11 @@ fn run(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> Run {
     let logits = rows_by_weight(hidden.clone(), &weight).cast(FloatDType::F32);
     let (largest, likeliest) = logits.clone().max_dim_with_indices(1);
     let target_logits = logits.clone().gather(1, targets.clone());
-    let exps = (logits - largest.clone()).exp();
-    let sums = exps.clone().sum_dim(1);
-    let losses = sums.clone().log() + largest - target_logits;
+    let probabilities = softmax(logits, 1);
+    // log sum exp: the likeliest token's probability is `exp(0) / sum` after the largest logit is taken off.
+    let log_sums = largest - probabilities.clone().gather(1, likeliest.clone()).log();
+    let losses = log_sums - target_logits;
 
-    let probabilities = exps / sums;
     let minus_one = Tensor::full(shape, -1.0, &hidden.device());
     let logit_grad = probabilities.scatter(1, targets.clone(), minus_one, IndexingUpdateOp::Add).cast(dtype);
     Run {
