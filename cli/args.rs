@@ -25,6 +25,20 @@ impl ManifestArgs {
     }
 }
 
+/// The stages that `--until` and `--from` choose.
+pub fn selected(graph: &Graph, until: Option<&str>, from: Option<&str>) -> Result<Vec<NodeIndex>, Failure> {
+    let mut nodes: Vec<NodeIndex> = (0..graph.nodes.len()).collect();
+    if let Some(name) = until {
+        let needed = graph.upstream(&[stage(graph, name)?]);
+        nodes.retain(|node| needed.contains(node));
+    }
+    if let Some(name) = from {
+        let needing = graph.downstream(&[stage(graph, name)?]);
+        nodes.retain(|node| needing.contains(node));
+    }
+    Ok(nodes)
+}
+
 /// The stage called `name` on the command line.
 pub fn stage(graph: &Graph, name: &str) -> Result<NodeIndex, Failure> {
     graph.find(name).ok_or_else(|| {

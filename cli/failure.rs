@@ -1,6 +1,6 @@
 //! How a command ends: well, or with a [`Failure`] that knows its exit status and is drawn on standard error.
 
-use llavm_pipeline::{ManifestError, StageError};
+use llavm_pipeline::{ManifestError, RunError, StageError};
 use miette::{Diagnostic, MietteDiagnostic, MietteHandler, MietteHandlerOpts, ReportHandler};
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -37,11 +37,6 @@ impl Failure {
         Self::one(FAILED, message.into(), help)
     }
 
-    /// The reason was printed already.
-    pub fn told() -> Self {
-        Self { status: FAILED, diagnostics: Vec::new(), end: None }
-    }
-
     fn one(status: u8, message: String, help: Option<String>) -> Self {
         let mut diagnostic = MietteDiagnostic::new(message);
         diagnostic.help = help;
@@ -67,6 +62,20 @@ impl From<ManifestError> for Failure {
         let end = Some(format!("{error}; nothing was run"));
         let diagnostics = error.problems().iter().map(|problem| Box::new(problem.clone()) as _).collect();
         Self { status: WRONG, diagnostics, end }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self::from(vec![error])
+    }
+}
+
+impl From<Vec<RunError>> for Failure {
+    fn from(errors: Vec<RunError>) -> Self {
+        let wrong = errors.iter().all(|error| matches!(error, RunError::NoSuchStage { .. }));
+        let diagnostics = errors.into_iter().map(|error| Box::new(error) as _).collect();
+        Self { status: if wrong { WRONG } else { FAILED }, diagnostics, end: None }
     }
 }
 

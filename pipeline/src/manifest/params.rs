@@ -239,8 +239,7 @@ pub fn describe(kind: &Kind) -> Vec<Parameter> {
             },
         }
     };
-    let default =
-        |name: &str| built.as_ref().and_then(|stage| stage.params.get(name)).filter(|value| !value.is_null());
+    let default = |name: &str| built.as_ref().and_then(|stage| stage.params.get(name));
     kind.params
         .iter()
         .map(|&name| {

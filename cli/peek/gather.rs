@@ -1,0 +1,197 @@
+//! From a stage's table to a [`Page`]: whatever columns it and its ancestors have are shown.
+
+use super::row::{Message, Page, Picture, Row, Segment, Token};
+use super::tokens;
+use crate::failure::Failure;
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, RecordBatch,
+    StringArray, StructArray,
+};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Int32Type, UInt32Type};
+use arrow::util::display::array_value_to_string;
+use llavm_model::tokenizer::Tokenizer;
+use llavm_pipeline::graph::NodeIndex;
+use llavm_pipeline::{Column, Engine, StageError};
+use llavm_stages::decode_resize::DecodeResize;
+use llavm_stages::segments::SegmentRows;
+
+/// The columns that have a way of their own to be shown.
+const SHOWN: [&str; 8] = ["id", "images", "pixels", "messages", "segments", "input_ids", "train", "labels"];
+
+/// Rows `first..first + count` of the table of `node`.
+pub fn gather(engine: &Engine, node: NodeIndex, first: u64, count: usize) -> Result<Page, Failure> {
+    let graph = engine.graph();
+    let chosen = &graph.nodes[node];
+    let table = engine.table(&chosen.name)?;
+    let own = chosen.output().unwrap_or_default();
+    let wanted = wanted(&table.columns(), |name| own.get(name).is_some());
+    let batch = table.read(first, count, &wanted.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let tokenizer = if has(&batch, "input_ids") { find_tokenizer(engine, node)? } else { None };
+    let rows = (0..batch.num_rows())
+        .map(|row| show(&batch, row, first, tokenizer.as_ref()))
+        .collect::<Result<_, _>>()?;
+    Ok(Page {
+        manifest: graph.name.clone(),
+        stage: chosen.name.clone(),
+        kind: chosen.stage.kind.to_owned(),
+        rows,
+    })
+}
+
+/// The columns to read: those with a way of their own, the best of each sort, and the stage's own plain ones.
+fn wanted(columns: &[Column], is_own: impl Fn(&str) -> bool) -> Vec<String> {
+    let there = |name: &str| columns.iter().any(|column| column.name == name);
+    let hidden = |name: &str| match name {
+        "images" => there("pixels"),
+        "messages" => there("segments"),
+        "train" => there("labels") || !there("input_ids"),
+        _ => false,
+    };
+    let shown = |column: &&Column| {
+        let name = column.name.as_str();
+        if SHOWN.contains(&name) { !hidden(name) } else { is_own(name) && is_plain(&column.data_type) }
+    };
+    columns.iter().filter(shown).map(|column| column.name.clone()).collect()
+}
+
+/// Types a person can read in a line.
+fn is_plain(data_type: &DataType) -> bool {
+    data_type.is_primitive() || matches!(data_type, DataType::Utf8 | DataType::Boolean)
+}
+
+/// The tokenizer of the stage, or of the nearest one before it that has one.
+fn find_tokenizer(engine: &Engine, node: NodeIndex) -> Result<Option<Tokenizer>, Failure> {
+    for ancestor in engine.graph().upstream(&[node]).into_iter().rev() {
+        let resources = engine.graph().nodes[ancestor].stage.role.parameters().resources()?;
+        let file = resources.into_iter().find(|resource| resource.path.ends_with("tokenizer.json"));
+        if let Some(folder) = file.as_ref().and_then(|file| file.path.parent()) {
+            let tokenizer = Tokenizer::from_folder(folder);
+            return tokenizer.map(Some).map_err(|error| Failure::failed(error.to_string(), None));
+        }
+    }
+    Ok(None)
+}
+
+fn show(
+    batch: &RecordBatch,
+    row: usize,
+    first: u64,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Row, StageError> {
+    let segments = match value(batch, "segments", row) {
+        Some(_) => {
+            let segments = SegmentRows::of(batch)?;
+            segments
+                .row(row)
+                .map(|segment| Segment { text: segment.text.to_owned(), train: segment.train })
+                .collect()
+        }
+        None => Vec::new(),
+    };
+    Ok(Row {
+        position: first + row as u64,
+        id: string(batch, "id", row).unwrap_or_default(),
+        pictures: pictures(batch, row),
+        messages: messages(batch, row),
+        segments,
+        tokens: show_tokens(batch, row, tokenizer),
+        others: others(batch, row)?,
+        reject: string(batch, "reject", row),
+    })
+}
+
+fn has(batch: &RecordBatch, name: &str) -> bool {
+    batch.column_by_name(name).is_some()
+}
+
+/// The column, when its value in `row` is not null.
+fn value<'a>(batch: &'a RecordBatch, name: &str, row: usize) -> Option<&'a ArrayRef> {
+    batch.column_by_name(name).filter(|column| row < column.len() && column.is_valid(row))
+}
+
+fn string(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
+    let strings = value(batch, name, row)?.as_any().downcast_ref::<StringArray>()?;
+    Some(strings.value(row).to_owned())
+}
+
+/// The items of a list that is not null.
+fn list(batch: &RecordBatch, name: &str, row: usize) -> Option<ArrayRef> {
+    Some(value(batch, name, row)?.as_any().downcast_ref::<ListArray>()?.value(row))
+}
+
+/// Stored pixels, or raw pictures made as `decode-resize` makes them when nothing is set.
+fn pictures(batch: &RecordBatch, row: usize) -> Vec<Picture> {
+    if let Some(items) = list(batch, "pixels", row) {
+        let squares = items.as_any().downcast_ref::<FixedSizeBinaryArray>();
+        return squares
+            .into_iter()
+            .flat_map(|squares| squares.iter().flatten())
+            .filter_map(Picture::from_planes)
+            .collect();
+    }
+    let Some(items) = list(batch, "images", row) else { return Vec::new() };
+    let resize = DecodeResize::default();
+    let encoded = items.as_any().downcast_ref::<BinaryArray>();
+    let planes = encoded
+        .into_iter()
+        .flat_map(|encoded| encoded.iter().flatten())
+        .filter_map(|bytes| resize.pixels(bytes).ok());
+    planes.filter_map(|planes| Picture::from_planes(&planes)).collect()
+}
+
+fn messages(batch: &RecordBatch, row: usize) -> Vec<Message> {
+    let Some(items) = list(batch, "messages", row) else { return Vec::new() };
+    let Some(turns) = items.as_any().downcast_ref::<StructArray>() else { return Vec::new() };
+    let field =
+        |name| turns.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<StringArray>());
+    match (field("role"), field("content")) {
+        (Some(roles), Some(contents)) => roles
+            .iter()
+            .zip(contents)
+            .map(|(role, content)| Message {
+                role: role.unwrap_or_default().to_owned(),
+                content: content.unwrap_or_default().to_owned(),
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn show_tokens(batch: &RecordBatch, row: usize, tokenizer: Option<&Tokenizer>) -> Vec<Token> {
+    let decode = |ids: &[u32]| match tokenizer.map(|tokenizer| tokenizer.decode(ids, false)) {
+        Some(Ok(text)) => text,
+        // Without its tokenizer a token is its id.
+        _ => format!("{ids:?}"),
+    };
+    let Some(ids) = numbers::<UInt32Type>(batch, "input_ids", row) else { return Vec::new() };
+    if let Some(labels) = numbers::<Int32Type>(batch, "labels", row) {
+        return tokens::of_shift_labels(&ids, &labels, &decode);
+    }
+    let train: Vec<bool> = list(batch, "train", row)
+        .and_then(|items| {
+            items
+                .as_any()
+                .downcast_ref::<BooleanArray>()
+                .map(|flags| flags.iter().map(|flag| flag == Some(true)).collect())
+        })
+        .unwrap_or_else(|| vec![false; ids.len()]);
+    tokens::of_tokenize(&ids, &train, &decode)
+}
+
+fn numbers<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str, row: usize) -> Option<Vec<T::Native>> {
+    let items = list(batch, name, row)?;
+    Some(items.as_any().downcast_ref::<PrimitiveArray<T>>()?.values().to_vec())
+}
+
+/// Plain columns, as text.
+fn others(batch: &RecordBatch, row: usize) -> Result<Vec<(String, String)>, StageError> {
+    let schema = batch.schema();
+    let fields = schema.fields().iter().zip(batch.columns());
+    fields
+        .filter(|(field, column)| {
+            let name = field.name().as_str();
+            name != "reject" && !SHOWN.contains(&name) && is_plain(column.data_type()) && column.is_valid(row)
+        })
+        .map(|(field, column)| Ok((field.name().clone(), array_value_to_string(column, row)?)))
+        .collect()
+}

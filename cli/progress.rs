@@ -1,0 +1,260 @@
+//! How far a run is: bars on a terminal, plain lines otherwise, both on standard error.
+
+use crate::output::{duration, thousands};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use llavm_pipeline::graph::NodeIndex;
+use llavm_pipeline::{Event, Graph, Observer};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Time between two plain lines of a stage.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Steps of a job's bar.
+const JOB_STEPS: u64 = 1000;
+
+/// Turns the events of a run into bars or lines.
+pub struct Progress {
+    bars: Option<MultiProgress>,
+    stages: Mutex<Vec<Shown>>,
+}
+
+/// A stage and what is on the screen for it.
+struct Shown {
+    counts: Counts,
+    started: Option<Instant>,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// What a stage has to do and has done.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    name: String,
+    /// Partitions to make, begun and made by this run.
+    to_make: usize,
+    begun: usize,
+    made: usize,
+    /// Rows written, and rows of the partitions begun, as far as they are known.
+    rows: u64,
+    rows_begun: u64,
+    rejected: u64,
+    /// How far a job is, and what it says.
+    job: Option<(f64, String)>,
+}
+
+impl Progress {
+    /// Bars when `bars`, plain lines otherwise.
+    pub fn new(graph: &Graph, bars: bool) -> Self {
+        let shown = |name: &String| Shown {
+            counts: Counts { name: name.clone(), ..Counts::default() },
+            started: None,
+            told: Instant::now(),
+            bar: None,
+        };
+        Self {
+            bars: bars.then(MultiProgress::new),
+            stages: Mutex::new(graph.nodes.iter().map(|node| shown(&node.name)).collect()),
+        }
+    }
+
+    /// Takes the bars off the screen.
+    pub fn end(&self) {
+        if let Some(bars) = &self.bars {
+            // The screen is only decoration; the summary follows.
+            let _ = bars.clear();
+        }
+    }
+
+    /// A line above the bars.
+    pub fn say(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn with(&self, stage: NodeIndex, change: impl FnOnce(&mut Counts)) {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shown) = stages.get_mut(stage) {
+            change(&mut shown.counts);
+            self.show(shown);
+        }
+    }
+
+    fn show(&self, shown: &mut Shown) {
+        if shown.counts.begun == 0 && shown.counts.job.is_none() {
+            return;
+        }
+        let first = shown.started.is_none();
+        let elapsed = shown.started.get_or_insert_with(Instant::now).elapsed();
+        match &self.bars {
+            Some(bars) => shown.bar.get_or_insert_with(|| bars.add(bar(&shown.counts))).follow(&shown.counts),
+            None if first => eprintln!("{}", shown.counts.start_line()),
+            None if shown.counts.is_done() || shown.told.elapsed() >= LINE_EVERY => {
+                shown.told = Instant::now();
+                eprintln!("{}", shown.counts.line(elapsed));
+            }
+            None => {}
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Planned { stage, partitions, reused } => {
+                self.with(*stage, |counts| counts.to_make = partitions.saturating_sub(*reused));
+            }
+            Event::Started { stage, rows, .. } => self.with(*stage, |counts| {
+                counts.begun += 1;
+                counts.rows_begun += rows.unwrap_or(0);
+            }),
+            Event::Rows { stage, rows } => self.with(*stage, |counts| counts.rows += rows),
+            Event::Finished { stage, reused: true, .. } => {
+                self.with(*stage, |counts| counts.to_make = counts.to_make.saturating_sub(1));
+            }
+            Event::Finished { stage, rejected, .. } => self.with(*stage, |counts| {
+                counts.made += 1;
+                counts.rejected += rejected;
+            }),
+            Event::Progress { stage, done, text } => {
+                self.with(*stage, |counts| counts.job = Some((*done, (*text).to_owned())));
+            }
+            Event::Waiting { stage, label } => {
+                self.say(&format!("{}: another llavm makes {label}; waiting for it", self.name(*stage)));
+            }
+            Event::Failed { stage, label, error } => {
+                self.say(&format!("{}: {label} failed: {error}", self.name(*stage)));
+            }
+            Event::Warning { stage, text } => self.say(&format!("{}: {text}", self.name(*stage))),
+        }
+    }
+}
+
+impl Progress {
+    fn name(&self, stage: NodeIndex) -> String {
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.get(stage).map(|shown| shown.counts.name.clone()).unwrap_or_default()
+    }
+}
+
+impl Counts {
+    /// Rows of all partitions to make, guessing that those not begun are like those that are.
+    fn rows_in_all(&self) -> u64 {
+        let known = self.rows_begun.max(self.rows);
+        let left = self.to_make.saturating_sub(self.begun) as u64;
+        known + left * known / (self.begun.max(1) as u64)
+    }
+
+    fn is_done(&self) -> bool {
+        self.made >= self.to_make && self.made == self.begun
+    }
+
+    fn start_line(&self) -> String {
+        let plural = if self.to_make == 1 { "" } else { "s" };
+        format!("{}: {} partition{plural} to make", self.name, thousands(self.to_make as u64))
+    }
+
+    /// One plain line.
+    fn line(&self, elapsed: Duration) -> String {
+        if let Some((done, text)) = &self.job {
+            return format!("{}: {:.0}% {text}", self.name, done * 100.0);
+        }
+        let seconds = elapsed.as_secs_f64();
+        let rejected = match self.rejected {
+            0 => String::new(),
+            n => format!(", {} rejected", thousands(n)),
+        };
+        let rows = thousands(self.rows);
+        if self.is_done() {
+            return format!("{}: done, {rows} rows{rejected} in {}", self.name, duration(seconds));
+        }
+        let rate = self.rows as f64 / seconds.max(1e-9);
+        let left = self.rows_in_all().saturating_sub(self.rows) as f64 / rate.max(1e-9);
+        let time_left = if self.rows == 0 { String::new() } else { format!(", {} left", duration(left)) };
+        format!(
+            "{}: {} of {} partitions, {rows} rows{rejected}, {} rows/s{time_left}",
+            self.name,
+            self.made,
+            self.to_make,
+            thousands(rate as u64)
+        )
+    }
+}
+
+fn bar(counts: &Counts) -> ProgressBar {
+    let template = if counts.job.is_some() {
+        "{prefix:16!} {bar:28} {percent:>3}%  {eta:>4} left  {wide_msg}"
+    } else {
+        "{prefix:16!} {bar:28} {human_pos:>9} rows  {per_sec:>12}  {eta:>4} left  {wide_msg}"
+    };
+    let bar = ProgressBar::new(counts.rows_in_all().max(1));
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("━╸─"));
+    }
+    bar.with_prefix(counts.name.clone())
+}
+
+/// Brings a bar up to date.
+trait Follow {
+    fn follow(&self, counts: &Counts);
+}
+
+impl Follow for ProgressBar {
+    fn follow(&self, counts: &Counts) {
+        if let Some((done, text)) = &counts.job {
+            self.set_length(JOB_STEPS);
+            self.set_position((done.clamp(0.0, 1.0) * JOB_STEPS as f64) as u64);
+            self.set_message(text.clone());
+            return;
+        }
+        self.set_length(counts.rows_in_all().max(1));
+        self.set_position(counts.rows);
+        if counts.rejected > 0 {
+            self.set_message(format!("{} rejected", thousands(counts.rejected)));
+        }
+        if counts.is_done() {
+            self.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts() -> Counts {
+        Counts {
+            name: "chat".to_owned(),
+            to_make: 4,
+            begun: 2,
+            made: 1,
+            rows: 6_000,
+            rows_begun: 8_192,
+            ..Counts::default()
+        }
+    }
+
+    #[test]
+    fn a_line_tells_rate_and_time_left() {
+        assert_eq!(counts().rows_in_all(), 16_384);
+        assert_eq!(
+            counts().line(Duration::from_secs(6)),
+            "chat: 1 of 4 partitions, 6,000 rows, 1,000 rows/s, 10 s left"
+        );
+    }
+
+    #[test]
+    fn the_last_line_tells_rejects_and_time() {
+        let done = Counts { begun: 4, made: 4, rows: 16_384, rejected: 12, ..counts() };
+        assert_eq!(done.line(Duration::from_secs(80)), "chat: done, 16,384 rows, 12 rejected in 1 min 20 s");
+    }
+
+    #[test]
+    fn nothing_is_guessed_before_the_first_row() {
+        let first = Counts { rows: 0, rows_begun: 0, begun: 1, made: 0, ..counts() };
+        assert_eq!(first.line(Duration::from_secs(10)), "chat: 0 of 4 partitions, 0 rows, 0 rows/s");
+        assert_eq!(first.start_line(), "chat: 4 partitions to make");
+    }
+}
