@@ -1,13 +1,16 @@
 //! The `llavm` program: one file per command, each with its arguments and a function that runs it.
 
 mod args;
+mod chat;
 mod completions;
 mod explain;
 mod failure;
 mod gc;
+mod generate;
 mod graph;
 mod interrupt;
 mod kinds;
+mod model;
 mod output;
 mod peek;
 mod progress;
@@ -50,6 +53,8 @@ enum Command {
     Verify(verify::Args),
     Gc(gc::Args),
     Kinds(kinds::Args),
+    Generate(generate::Args),
+    Chat(chat::Args),
     Completions(completions::Args),
 }
 
@@ -66,6 +71,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Kinds(args) => kinds::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::Completions(args) => completions::run(args),
     };
     match outcome {

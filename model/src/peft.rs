@@ -40,7 +40,7 @@ pub enum PeftError {
         source: serde_json::Error,
     },
     /// A setting that plain LoRA does not have.
-    #[error("{}: {field} = {value} is not supported; {supported}", path.display())]
+    #[error("{}: {field} = {value} is not supported; {supported}.", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum PeftError {
         field: String,
         /// Its value, as JSON.
         value: String,
-        /// What would be.
+        /// What it must be instead.
         supported: &'static str,
     },
 }
@@ -91,18 +91,18 @@ pub fn read_config(folder: &Path) -> Result<LoraConfig, PeftError> {
 /// What would be supported instead of `field` = `value`; `None` when it is fine.
 fn objection(field: &str, value: &Value) -> Option<&'static str> {
     let fine = match field {
-        "peft_type" => return (value != "LORA").then_some("only LORA is"),
+        "peft_type" => return (value != "LORA").then_some("the type must be LORA"),
         "task_type" => value.is_null() || value == "CAUSAL_LM",
-        "bias" => return (value != "none").then_some("only \"none\" is"),
+        "bias" => return (value != "none").then_some("it must be \"none\""),
         "r" | "lora_alpha" | "lora_dropout" | "use_rslora" => true,
-        "target_modules" => return (!value.is_array()).then_some("only a list of module names is"),
+        "target_modules" => return (!value.is_array()).then_some("it must be a list of module names"),
         "init_lora_weights" => {
             value.is_boolean() || value.as_str().is_some_and(|name| HARMLESS_INITS.contains(&name))
         }
         known if WITHOUT_EFFECT.contains(&known) => true,
         _ => is_unset(value),
     };
-    (!fine).then_some("only plain LoRA of one rank and alpha for all targets is")
+    (!fine).then_some("the adapter must be plain LoRA with one rank and alpha for all targets")
 }
 
 /// Whether a setting is off: null, false, zero or empty.

@@ -122,6 +122,12 @@ impl Assistant {
         Some(clip.forward(clip.normalise(pixels, &self.norm)))
     }
 
+    /// The patch states of the pictures in `rows` of `features`, in that order; `None` when there are none.
+    pub fn pick(features: &Tensor<3>, rows: &[usize]) -> Option<Tensor<3>> {
+        let picked: Vec<Tensor<3>> = rows.iter().map(|row| features.clone().narrow(0, *row, 1)).collect();
+        (!picked.is_empty()).then(|| Tensor::cat(picked, 0))
+    }
+
     /// The prompt that asks for the next answer of a conversation (without system turn) about the pictures in
     /// `features`.
     pub fn prompt(
