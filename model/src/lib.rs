@@ -13,6 +13,7 @@ pub mod chat_template;
 pub mod clip;
 pub mod config;
 pub mod device;
+pub mod doctor;
 pub mod folder;
 pub mod generate;
 pub mod hub;

@@ -62,22 +62,27 @@ fn every_decoder_layer_equals_transformers() {
     }
 }
 
+/// The model as it is, with its adapter beside, merged and unmerged again; each with its name and the prefix
+/// of its keys in the fixture (an unmerged adapter stays in effect beside the weights).
+fn variants(fixture: &Fixture) -> Vec<(&'static str, &'static str, Vlm)> {
+    let adapted = fixture.adapted(&Device::flex(), Dtype::F32);
+    let mut merged = adapted.clone();
+    merged.qwen.merge_lora();
+    let mut unmerged = merged.clone();
+    unmerged.qwen.unmerge_lora();
+    let mut variants = Vec::with_capacity(4);
+    variants.push(("plain", "", fixture.model(&Device::flex(), Dtype::F32)));
+    variants.push(("adapted", "lora.", adapted));
+    variants.push(("merged", "lora.", merged));
+    variants.push(("unmerged", "lora.", unmerged));
+    variants
+}
+
 #[test]
 fn logits_and_loss_equal_transformers_with_and_without_adapter() {
     for name in SHAPES {
         let fixture = Fixture::open(name);
-        let plain = fixture.model(&Device::flex(), Dtype::F32);
-        let adapted = fixture.adapted(&Device::flex(), Dtype::F32);
-        let mut merged = adapted.clone();
-        merged.qwen.merge_lora();
-        let mut unmerged = merged.clone();
-        unmerged.qwen.unmerge_lora();
-        for (what, key, model) in vec![
-            ("plain", "", plain),
-            ("adapted", "lora.", adapted),
-            ("merged", "lora.", merged),
-            ("unmerged", "lora.", unmerged),
-        ] {
+        for (what, key, model) in variants(&fixture) {
             let inputs = fixture.inputs();
             let (real, vocab) = (inputs.real(), model.qwen.config().vocab_size);
             let batch = inputs.batch(fixture.features(&model, 0, 3));
@@ -209,13 +214,7 @@ fn greedy_ids_equal_transformers_alone_and_in_a_left_padded_batch() {
     for name in SHAPES {
         let fixture = Fixture::open(name);
         let prompts: Vec<Vec<u32>> = (0..2).map(|n| fixture.ids(&format!("prompt.{n}"))).collect();
-        let adapted = fixture.adapted(&Device::flex(), Dtype::F32);
-        let mut merged = adapted.clone();
-        merged.qwen.merge_lora();
-        let plain = fixture.model(&Device::flex(), Dtype::F32);
-        for (what, key, model) in
-            [("plain", "", plain), ("adapted", "lora.", adapted), ("merged", "lora.", merged)]
-        {
+        for (what, key, model) in variants(&fixture) {
             let expected: Vec<Vec<u32>> = (0..2).map(|n| fixture.ids(&format!("{key}greedy.{n}"))).collect();
             let together = greedy(&model, &prompts, &fixture.features(&model, 0, 2), 64, true);
             assert_eq!(together, expected, "{name} {what} batched");
