@@ -2,7 +2,7 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | `[vars]`, `${…}`, `--set` | `vars.rs` |
+//! | `[vars]`, `${…}`, `--set` | `vars.rs`, `references.rs` |
 //! | the keys all stages share | `document.rs`, `from.rs` |
 //! | the parameters of a stage | `params.rs`, `serde_text.rs` |
 //! | order and cycles | `order.rs` |
@@ -19,6 +19,7 @@ mod needs;
 mod order;
 mod params;
 mod problem;
+mod references;
 mod roles;
 mod serde_text;
 #[cfg(test)]

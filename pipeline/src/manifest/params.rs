@@ -90,6 +90,8 @@ fn at_key(entry: &Entry<'_>, span: &Range<usize>, message: &str) -> String {
 fn check(entry: &Entry<'_>, stage: Stage, problems: &mut Problems) -> Option<Stage> {
     let wrong = stage.role.parameters().check();
     for (param, text) in &wrong {
+        let text =
+            if text.contains(&format!("`{param}`")) { text.clone() } else { format!("`{param}`: {text}") };
         problems.add(
             Problem::new(format!("`{}` ({}): {text}", entry.name, stage.kind))
                 .at(param_span(&entry.params, &entry.name_span, param), ""),

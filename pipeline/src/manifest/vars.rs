@@ -8,6 +8,7 @@
 
 use super::nearest::did_you_mean;
 use super::problem::{Problem, Problems, Source};
+use super::references::{Piece, pieces};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
@@ -28,13 +29,6 @@ pub(super) struct Vars<'i> {
     expanded: BTreeMap<String, Option<DeValue<'i>>>,
     /// The variables being expanded, for cycles.
     path: Vec<String>,
-}
-
-/// A stretch of a string with references.
-#[derive(Debug, PartialEq)]
-enum Piece<'a> {
-    Text(&'a str),
-    Reference(&'a str),
 }
 
 impl<'i> Vars<'i> {
@@ -269,39 +263,4 @@ fn typed<'i>(old: &DeValue<'i>, text: &'i str) -> Result<DeValue<'i>, &'static s
     let value = DeValue::parse(text).map_err(|_| wanted)?.into_inner();
     let fits = value.same_type(old) || (old.is_float() && value.is_integer());
     if fits { Ok(value) } else { Err(wanted) }
-}
-
-/// Splits a string at its references; `None` when one is not closed.
-fn pieces(string: &str) -> Option<Vec<Piece<'_>>> {
-    let mut pieces = Vec::new();
-    let mut rest = string;
-    while let Some(at) = rest.find("${") {
-        let (before, from) = rest.split_at(at);
-        if let Some(kept) = before.strip_suffix('$') {
-            pieces.extend([Piece::Text(kept), Piece::Text("${")]);
-            rest = from.strip_prefix("${")?;
-        } else {
-            let (name, after) = from.strip_prefix("${")?.split_once('}')?;
-            pieces.extend([Piece::Text(before), Piece::Reference(name.trim())]);
-            rest = after;
-        }
-    }
-    pieces.push(Piece::Text(rest));
-    pieces.retain(|piece| *piece != Piece::Text(""));
-    Some(pieces)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_string_is_split_at_its_references() {
-        use Piece::{Reference, Text};
-        assert_eq!(pieces("a/${raw}/b"), Some(vec![Text("a/"), Reference("raw"), Text("/b")]));
-        assert_eq!(pieces("${ raw }"), Some(vec![Reference("raw")]));
-        assert_eq!(pieces("$${raw}$x"), Some(vec![Text("${"), Text("raw}$x")]));
-        assert_eq!(pieces("cost $5"), Some(vec![Text("cost $5")]));
-        assert_eq!(pieces("${raw"), None);
-    }
 }

@@ -200,7 +200,7 @@ fn parameters_of_a_kind_are_known_without_a_manifest() {
     };
     assert_eq!(
         shown("read"),
-        [("files", true, None), ("columns", true, None), ("limit", false, Some(().into()))]
+        [("files", true, None), ("columns", true, None), ("limit", false, None)]
     );
     assert_eq!(
         shown("resize"),
