@@ -112,7 +112,7 @@ def llava_json(path: Path) -> list[tuple[str, str, str, str]]:
         ("llava-plain", "nothing is wrong", {"image": "cat.jpg", "conversations": [ask, tell]}, FINE),
         ("llava-unknown-from", "`from` is `bard`", {"image": "cat.jpg", "conversations": [ask, {"from": "bard", "value": "a cat"}]}, "read/unknown-role"),
         ("llava-missing-image", "the picture's file does not exist", {"image": "gone.jpg", "conversations": [ask, tell]}, "read/missing-image"),
-        ("llava-answer-first", "begins with gpt", {"image": "cat.jpg", "conversations": [tell, ask]}, "read/no-answer"),
+        ("llava-answer-first", "begins with gpt", {"image": "cat.jpg", "conversations": [tell, ask]}, "read/turn-order"),
         ("llava-no-conversations", "no `conversations`", {"image": "cat.jpg"}, "read/no-answer"),
         ("llava-placeholder-in-answer", "`<image>` in the answer stays text", {"image": "cat.jpg", "conversations": [ask, {"from": "gpt", "value": "The tag <image> marks a picture."}]}, FINE),
     ]

@@ -4,9 +4,12 @@ pub mod arrays;
 pub mod chat_template;
 pub mod decode_resize;
 pub mod image_pads;
+pub mod read;
+pub mod row;
 pub mod segments;
 pub mod shard;
 pub mod shift_labels;
+pub mod sql;
 pub mod tokenize;
 pub mod tokenizer_folder;
 
@@ -15,6 +18,7 @@ use llavm_pipeline::registry::Registry;
 /// Every kind of stage that a manifest can name.
 pub fn registry() -> Registry {
     Registry::default()
+        .source::<read::Read>()
         .map::<decode_resize::DecodeResize>()
         .map::<chat_template::ChatTemplate>()
         .map::<image_pads::ImagePads>()

@@ -1,0 +1,266 @@
+//! Rows as they leave the source: the columns asked for and `reject`.
+//!
+//! A rejected row keeps its place: every column but `id` is null, `reject` says why.
+
+use super::columns::{Conversation, Mapping};
+use super::conversation::{Message, checked, from_prompt_answer, messages, prompt_and_completion, text_cell};
+use super::image_cell::{Picture, pictures};
+use super::image_files::ImageFiles;
+use super::raw::reject;
+use super::value::Value;
+use crate::row::{images_type, message_fields, messages_type};
+use arrow::array::{
+    Array, ArrayRef, BinaryBuilder, ListArray, ListBuilder, NullBufferBuilder, RecordBatch,
+    RecordBatchOptions, StringBuilder, StructArray,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Schema};
+use llavm_pipeline::StageError;
+use llavm_pipeline::rejects::Reject;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Most bytes of pictures in one batch: Arrow's binary offsets are 32 bits.
+const MAX_BATCH_BYTES: usize = 1 << 30;
+
+/// How a raw row becomes an output row.
+pub struct RowRules {
+    pub mapping: Mapping,
+    pub images: ImageFiles,
+    /// Drawn from where a row has no prompt.
+    pub prompts: Vec<String>,
+    pub seed: u64,
+}
+
+impl RowRules {
+    fn turns<'a>(&'a self, row: &'a Value<'_>, row_in_file: u64) -> Result<Vec<Message<'a>>, Reject> {
+        let cell = |index: usize| {
+            self.mapping.texts.get(index).and_then(Option::as_deref).and_then(|name| row.get(name))
+        };
+        let turns = match self.mapping.conversation {
+            Conversation::PromptAnswer => from_prompt_answer(self.prompt(cell(0), row_in_file)?, cell(1))?,
+            Conversation::Messages | Conversation::Llava => messages(cell(0))?,
+            Conversation::PromptCompletion => prompt_and_completion(cell(0), cell(1))?,
+        };
+        checked(turns, self.mapping.image.is_some())
+    }
+
+    /// The row's prompt, or one of `prompts` where it has none: which one depends on the seed and the row alone.
+    fn prompt<'a>(&'a self, cell: Option<&'a Value<'_>>, row_in_file: u64) -> Result<Cow<'a, str>, Reject> {
+        match text_cell("prompt", cell)? {
+            Some(prompt) if self.prompts.is_empty() || !prompt.trim().is_empty() => Ok(prompt),
+            _ if !self.prompts.is_empty() => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&self.seed.to_le_bytes()).update(&row_in_file.to_le_bytes());
+                let mut drawn = [0; 8];
+                hasher.finalize_xof().fill(&mut drawn);
+                let index = u64::from_le_bytes(drawn) % self.prompts.len() as u64;
+                Ok(Cow::Borrowed(&self.prompts[index as usize]))
+            }
+            _ => Err(reject("no-prompt", "the prompt is null")),
+        }
+    }
+
+    fn pictures<'a>(&self, row: &'a Value<'_>) -> Result<Vec<Cow<'a, [u8]>>, Reject> {
+        let cell = self.mapping.image.as_deref().and_then(|name| row.get(name));
+        let load = |picture| match picture {
+            Picture::Bytes(bytes) => Ok(bytes),
+            Picture::Path(path) => self.images.load(&path).map(Cow::Owned),
+        };
+        pictures(cell.unwrap_or(&Value::Null))?.into_iter().map(load).collect()
+    }
+}
+
+/// One output column under construction.
+enum Column {
+    Text { name: &'static str, from: Option<String>, cells: StringBuilder },
+    Images(ListBuilder<BinaryBuilder>),
+    Messages(Messages),
+}
+
+/// A batch under construction.
+pub struct BatchBuilder<'a> {
+    rules: &'a RowRules,
+    columns: Vec<Column>,
+    rejects: StringBuilder,
+    rows: usize,
+    image_bytes: usize,
+}
+
+/// What one row puts into one column.
+enum Cell<'a> {
+    Text(Option<Cow<'a, str>>),
+    Images(Vec<Cow<'a, [u8]>>),
+    Messages(Vec<Message<'a>>),
+}
+
+impl<'a> BatchBuilder<'a> {
+    /// For the named output columns, in that order.
+    pub fn new(rules: &'a RowRules, columns: &[&str]) -> Result<Self, StageError> {
+        let text = |name, from: &Option<String>| Column::Text {
+            name,
+            from: from.clone(),
+            cells: StringBuilder::new(),
+        };
+        let column = |name: &&str| match *name {
+            "id" => Ok(text("id", &rules.mapping.id)),
+            "language" => Ok(text("language", &rules.mapping.language)),
+            "source" => Ok(text("source", &rules.mapping.source)),
+            "images" => Ok(Column::Images(ListBuilder::new(BinaryBuilder::new()))),
+            "messages" => Ok(Column::Messages(Messages::default())),
+            other => Err(StageError::new(format!("`read` has no column `{other}`"))),
+        };
+        // `reject` comes with every batch.
+        let columns =
+            columns.iter().filter(|name| **name != "reject").map(column).collect::<Result<_, _>>()?;
+        Ok(Self { rules, columns, rejects: StringBuilder::new(), rows: 0, image_bytes: 0 })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds a row; `default_id` names it where the data do not.
+    pub fn append(&mut self, row: Result<&Value<'_>, &Reject>, row_in_file: u64, default_id: &str) {
+        let cells = row.map_err(Clone::clone).and_then(|row| self.cells(row, row_in_file));
+        self.rows += 1;
+        match cells {
+            Ok(cells) => {
+                self.rejects.append_null();
+                self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.append(cell, default_id));
+            }
+            Err(Reject { code, detail }) => {
+                self.rejects.append_value(format!("read/{code}: {detail}"));
+                let id = row.ok();
+                self.columns.iter_mut().for_each(|column| column.append_rejected(id, default_id));
+            }
+        }
+    }
+
+    fn cells<'r>(&mut self, row: &'r Value<'_>, row_in_file: u64) -> Result<Vec<Cell<'r>>, Reject>
+    where
+        'a: 'r,
+    {
+        let rules = self.rules;
+        let mut cells = Vec::with_capacity(self.columns.len());
+        let mut bytes = 0;
+        for column in &self.columns {
+            cells.push(match column {
+                Column::Text { from, .. } => Cell::Text(text_of(from.as_deref(), row)),
+                Column::Messages(_) => Cell::Messages(rules.turns(row, row_in_file)?),
+                Column::Images(_) => {
+                    let pictures = rules.pictures(row)?;
+                    bytes = pictures.iter().map(|picture| picture.len()).sum::<usize>();
+                    Cell::Images(pictures)
+                }
+            });
+        }
+        if self.image_bytes + bytes > MAX_BATCH_BYTES {
+            let detail =
+                format!("with {bytes} bytes of pictures, the batch would hold over {MAX_BATCH_BYTES} bytes");
+            return Err(reject("too-large", detail));
+        }
+        self.image_bytes += bytes;
+        Ok(cells)
+    }
+
+    /// The rows so far as a batch; the builder is empty afterwards.
+    pub fn finish(&mut self) -> Result<RecordBatch, StageError> {
+        let (mut fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+        for column in &mut self.columns {
+            let (name, array) = column.finish()?;
+            fields.push(Field::new(name, array.data_type().clone(), true));
+            arrays.push(array);
+        }
+        fields.push(Field::new("reject", DataType::Utf8, true));
+        arrays.push(Arc::new(self.rejects.finish()));
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        (self.rows, self.image_bytes) = (0, 0);
+        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)?)
+    }
+}
+
+fn text_of<'r>(name: Option<&str>, row: &'r Value<'_>) -> Option<Cow<'r, str>> {
+    name.and_then(|name| row.get(name)).and_then(Value::as_text).filter(|text| !text.is_empty())
+}
+
+impl Column {
+    fn append(&mut self, cell: Cell<'_>, default_id: &str) {
+        match (self, cell) {
+            (Self::Text { name, cells, .. }, Cell::Text(text)) => match text {
+                Some(text) => cells.append_value(text),
+                None if *name == "id" => cells.append_value(default_id),
+                None => cells.append_null(),
+            },
+            (Self::Images(list), Cell::Images(pictures)) => {
+                pictures.iter().for_each(|picture| list.values().append_value(picture));
+                list.append(true);
+            }
+            (Self::Messages(messages), Cell::Messages(turns)) => messages.append(&turns),
+            (column, _) => column.append_rejected(None, default_id),
+        }
+    }
+
+    /// Null, but for the row's name, which a reject needs most.
+    fn append_rejected(&mut self, row: Option<&Value<'_>>, default_id: &str) {
+        match self {
+            Self::Text { name: "id", from, cells } => {
+                cells.append_value(
+                    row.and_then(|row| text_of(from.as_deref(), row)).unwrap_or(default_id.into()),
+                );
+            }
+            Self::Text { cells, .. } => cells.append_null(),
+            Self::Images(list) => list.append(false),
+            Self::Messages(messages) => messages.append_null(),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(&'static str, ArrayRef), StageError> {
+        Ok(match self {
+            Self::Text { name, cells, .. } => (name, Arc::new(cells.finish())),
+            Self::Images(list) => {
+                let list = list.finish();
+                debug_assert_eq!(list.data_type(), &images_type());
+                ("images", Arc::new(list))
+            }
+            Self::Messages(messages) => ("messages", Arc::new(messages.finish()?)),
+        })
+    }
+}
+
+/// `messages` under construction.
+#[derive(Default)]
+struct Messages {
+    roles: StringBuilder,
+    contents: StringBuilder,
+    lengths: Vec<usize>,
+    valid: Vec<bool>,
+}
+
+impl Messages {
+    fn append(&mut self, turns: &[Message<'_>]) {
+        for turn in turns {
+            self.roles.append_value(turn.role.name());
+            self.contents.append_value(&turn.content);
+        }
+        self.lengths.push(turns.len());
+        self.valid.push(true);
+    }
+
+    fn append_null(&mut self) {
+        self.lengths.push(0);
+        self.valid.push(false);
+    }
+
+    fn finish(&mut self) -> Result<ListArray, StageError> {
+        let columns: Vec<ArrayRef> = vec![Arc::new(self.roles.finish()), Arc::new(self.contents.finish())];
+        let turns = StructArray::try_new(message_fields(), columns, None)?;
+        let mut nulls = NullBufferBuilder::new(self.valid.len());
+        self.valid.drain(..).for_each(|valid| nulls.append(valid));
+        let offsets = OffsetBuffer::from_lengths(self.lengths.drain(..));
+        let DataType::List(item) = messages_type() else {
+            return Err(StageError::new("`messages` is no list"));
+        };
+        Ok(ListArray::try_new(item, offsets, Arc::new(turns), nulls.finish())?)
+    }
+}

@@ -1,0 +1,129 @@
+//! Opening the source: every file's rows are counted, the columns are matched, partitions are laid out.
+
+use super::Read;
+use super::broken::BrokenFile;
+use super::build::RowRules;
+use super::columns::{Mapping, no_column};
+use super::files::{Format, short_names};
+use super::image_digest::ImageDigests;
+use super::image_files::ImageFiles;
+use super::json_lines::JsonLines;
+use super::parquet::Parquet;
+use super::raw::{RawColumn, RawFile};
+use super::select::Filter;
+use super::source::{NamedFile, Part, ReadSource};
+use llavm_pipeline::StageError;
+use llavm_pipeline::stage::OpenContext;
+use rayon::prelude::*;
+use std::path::PathBuf;
+
+/// Opens all files of `read`.
+pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageError> {
+    let paths = read.files.files()?;
+    let names = short_names(&paths);
+    let files: Vec<NamedFile> = paths
+        .par_iter()
+        .zip(names)
+        .map(|(path, name)| Ok(NamedFile { raw: open_file(read, path, &name, context)?, name }))
+        .collect::<Result<_, StageError>>()?;
+    let columns = all_columns(&files);
+    let shown = shown_name(&files);
+    let mapping = mapping(read, &files, &shown, &columns)?;
+    let filter = read.predicate.as_deref().filter(|_| !columns.is_empty());
+    let filter = filter.map(|text| Filter::new(text, &shown, &columns)).transpose()?;
+    let images = ImageFiles::open(read.images.as_deref(), context)?;
+    let mut parts = parts(&files, read.limit);
+    if let Some(column) = &mapping.image {
+        digest_images(&mut parts, &files, &ImageDigests::new(&images, column, context))?;
+    }
+    let rules = RowRules { mapping, images, prompts: read.prompts.clone(), seed: context.seed() };
+    Ok(ReadSource::new(files, parts, rules, filter))
+}
+
+fn open_file(
+    read: &Read,
+    path: &PathBuf,
+    name: &str,
+    context: &dyn OpenContext,
+) -> Result<Box<dyn RawFile>, StageError> {
+    let rows = read.partition_rows;
+    let format = read.format.map_or_else(|| Format::of(path), Ok)?;
+    let opened: Result<Box<dyn RawFile>, String> = match format {
+        Format::Parquet => boxed(Parquet::open(path, rows, context)?),
+        Format::Jsonl => Ok(Box::new(JsonLines::open(path, rows, context)?)),
+    };
+    match opened {
+        Ok(file) => Ok(file),
+        Err(cause) => Ok(Box::new(BrokenFile::new(path, name, &cause, context)?)),
+    }
+}
+
+fn boxed<T: RawFile + 'static>(opened: Result<T, String>) -> Result<Box<dyn RawFile>, String> {
+    opened.map(|file| Box::new(file) as Box<dyn RawFile>)
+}
+
+/// The columns of all files, each name once, in order of the files.
+fn all_columns(files: &[NamedFile]) -> Vec<RawColumn> {
+    let mut all: Vec<RawColumn> = Vec::new();
+    for column in files.iter().flat_map(|file| file.raw.columns()) {
+        if !all.iter().any(|seen| seen.name == column.name) {
+            all.push(column.clone());
+        }
+    }
+    all
+}
+
+/// What an error about the columns calls the files.
+fn shown_name(files: &[NamedFile]) -> String {
+    match files {
+        [] => "no file".to_owned(),
+        [file] => file.name.clone(),
+        [first, rest @ ..] => format!("{} (and {} more)", first.name, rest.len()),
+    }
+}
+
+/// Where no file could be opened there are no columns to check: every row is a reject anyway.
+fn mapping(
+    read: &Read,
+    files: &[NamedFile],
+    shown: &str,
+    columns: &[RawColumn],
+) -> Result<Mapping, StageError> {
+    let has_prompts = !read.prompts.is_empty();
+    if columns.is_empty() {
+        return Ok(Mapping::unchecked(&read.columns, read.conversation));
+    }
+    let mapping = Mapping::new(&read.columns, read.conversation, has_prompts, shown, columns)?;
+    for file in files.iter().filter(|file| file.raw.has_fixed_columns()) {
+        if let Some(name) = mapping.first_missing(file.raw.columns()) {
+            return Err(no_column(&name, &file.name, file.raw.columns()));
+        }
+    }
+    Ok(mapping)
+}
+
+fn parts(files: &[NamedFile], limit: Option<u64>) -> Vec<Part> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut parts = Vec::new();
+    for (file, named) in files.iter().enumerate() {
+        for (piece, raw) in named.raw.pieces().iter().enumerate() {
+            let rows = (raw.rows.end - raw.rows.start).min(left);
+            left -= rows;
+            if rows > 0 {
+                parts.push(Part { file, piece, rows: rows as usize, images: None });
+            }
+        }
+    }
+    parts
+}
+
+fn digest_images(
+    parts: &mut [Part],
+    files: &[NamedFile],
+    digests: &ImageDigests<'_>,
+) -> Result<(), StageError> {
+    parts.par_iter_mut().try_for_each(|part| {
+        part.images = digests.digest(files[part.file].raw.as_ref(), part.piece, part.rows)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,66 @@
+//! The columns of a file that names them row by row (JSON, webdataset), seen in a sample.
+
+use super::raw::{RawColumn, RawFile, Request};
+use super::value::Value;
+use llavm_pipeline::StageError;
+use std::collections::BTreeMap;
+
+/// Rows looked at in the first piece, and in each of some other pieces.
+const FIRST_ROWS: usize = 64;
+const OTHER_ROWS: usize = 4;
+const OTHER_PIECES: usize = 16;
+
+/// Every column seen in the sample, sorted by name, with the widest type seen.
+pub fn sampled_columns(file: &dyn RawFile) -> Result<Vec<RawColumn>, StageError> {
+    let mut kinds = BTreeMap::new();
+    let pieces = file.pieces().len();
+    let step = pieces.div_ceil(OTHER_PIECES).max(1);
+    for piece in (0..pieces).step_by(step) {
+        let limit = Some(if piece == 0 { FIRST_ROWS } else { OTHER_ROWS });
+        for chunk in file.read(piece, Request { limit, ..Request::default() })? {
+            let chunk = chunk?;
+            for index in 0..chunk.rows().len() {
+                if let Ok(Value::Object(fields)) = chunk.value(index) {
+                    fields.iter().for_each(|(name, value)| widen(name, value, &mut kinds));
+                }
+            }
+        }
+    }
+    Ok(kinds.into_iter().map(|(name, kind)| RawColumn { name, kind }).collect())
+}
+
+fn widen(name: &str, value: &Value<'_>, kinds: &mut BTreeMap<String, String>) {
+    let kind = value.kind();
+    let seen = kinds.entry(name.to_owned()).or_insert_with(|| kind.clone());
+    if *seen != kind {
+        *seen = wider(seen, &kind);
+    }
+    if let Value::Object(fields) = value {
+        fields.iter().for_each(|(field, value)| widen(&format!("{name}.{field}"), value, kinds));
+    }
+}
+
+fn wider(one: &str, other: &str) -> String {
+    match (one, other) {
+        ("null" | "list<null>", kind) | (kind, "null" | "list<null>") => kind.to_owned(),
+        ("int", "float") | ("float", "int") => "float".to_owned(),
+        ("bool" | "int" | "float" | "string", "bool" | "int" | "float" | "string") => "string".to_owned(),
+        (first, _) => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_widest_type_of_a_column_is_named() {
+        let mut kinds = BTreeMap::new();
+        for row in [r#"{"n": null, "s": 1}"#, r#"{"n": 1, "s": "x", "i": {"p": "a"}}"#, r#"{"n": 0.5}"#] {
+            let Value::Object(fields) = serde_json::from_str(row).unwrap() else { panic!() };
+            fields.iter().for_each(|(name, value)| widen(name, value, &mut kinds));
+        }
+        let kinds: Vec<_> = kinds.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
+        assert_eq!(kinds, ["i: struct<p: string>", "i.p: string", "n: float", "s: string"]);
+    }
+}

@@ -1,0 +1,175 @@
+//! The opened source: partitions of raw files, their digests, their rows in batches.
+//!
+//! What a partition's digest holds, by the columns asked for:
+//!
+//! | part | enters |
+//! |---|---|
+//! | raw bytes, number of rows, place in the file | always |
+//! | `where` and the types of its columns | always, when set |
+//! | names and layout of the text columns, `prompts`, the seed when prompts are drawn | `messages` |
+//! | name of the image column, content of the picture files or of the zip | `images` |
+//! | name of the column; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
+//!
+//! Never: paths, times, and for columns other than `id`, file names.
+
+use super::build::{BatchBuilder, RowRules};
+use super::raw::{Chunk, ChunkIterator, RawFile, Request};
+use super::select::Filter;
+use arrow::array::RecordBatch;
+use llavm_pipeline::StageError;
+use llavm_pipeline::rejects::Reject;
+use llavm_pipeline::stage::{BATCH_ROWS, BatchIterator, Digest, Source, SourcePartition};
+use std::collections::BTreeMap;
+
+/// Raised when the same raw bytes give other rows.
+const ROWS_VERSION: u32 = 1;
+
+/// A raw file and what reports call it.
+pub struct NamedFile {
+    pub name: String,
+    pub raw: Box<dyn RawFile>,
+}
+
+/// Rows of one piece of one file.
+pub struct Part {
+    pub file: usize,
+    pub piece: usize,
+    /// How many of the piece's rows, from its first (`limit` may cut it).
+    pub rows: usize,
+    /// Digest of the picture files its rows name.
+    pub images: Option<Digest>,
+}
+
+/// `read`, opened.
+pub struct ReadSource {
+    files: Vec<NamedFile>,
+    parts: Vec<Part>,
+    partitions: Vec<SourcePartition>,
+    rules: RowRules,
+    filter: Option<Filter>,
+}
+
+impl ReadSource {
+    pub fn new(files: Vec<NamedFile>, parts: Vec<Part>, rules: RowRules, filter: Option<Filter>) -> Self {
+        let label = |part: &Part| {
+            let first = files[part.file].raw.pieces()[part.piece].rows.start;
+            let label = format!("{} rows {first}..{}", files[part.file].name, first + part.rows as u64);
+            SourcePartition { label }
+        };
+        let partitions = parts.iter().map(label).collect();
+        Self { files, parts, partitions, rules, filter }
+    }
+
+    fn part(&self, partition: usize) -> Result<(&Part, &NamedFile, u64), StageError> {
+        let part = self.parts.get(partition);
+        let part = part.ok_or_else(|| StageError::new(format!("there is no partition {partition}")))?;
+        let file = &self.files[part.file];
+        Ok((part, file, file.raw.pieces()[part.piece].rows.start))
+    }
+
+    /// What decides the content of one output column besides the raw bytes.
+    fn column_identity(&self, column: &str, part: &Part, file: &NamedFile) -> serde_json::Value {
+        let RowRules { mapping, prompts, seed, .. } = &self.rules;
+        match column {
+            "images" => {
+                serde_json::json!([mapping.image, part.images.map(|digest| digest.to_hex().to_string())])
+            }
+            "messages" => {
+                let seed = (!prompts.is_empty()).then_some(seed);
+                serde_json::json!([
+                    mapping.conversation,
+                    mapping.texts,
+                    prompts,
+                    seed,
+                    mapping.image.is_some()
+                ])
+            }
+            "id" => serde_json::json!([mapping.id, file.name]),
+            "language" => serde_json::json!(mapping.language),
+            "source" => serde_json::json!(mapping.source),
+            _ => serde_json::Value::Null,
+        }
+    }
+}
+
+impl Source for ReadSource {
+    fn partitions(&self) -> &[SourcePartition] {
+        &self.partitions
+    }
+
+    fn digest(&self, partition: usize, columns: &[&str]) -> Result<Digest, StageError> {
+        let (part, file, first_row) = self.part(partition)?;
+        let sorted: BTreeMap<&str, serde_json::Value> =
+            columns.iter().map(|column| (*column, self.column_identity(column, part, file))).collect();
+        let identity = serde_json::json!({
+            "version": ROWS_VERSION,
+            "raw": file.raw.pieces()[part.piece].digest.to_hex().as_str(),
+            "first_row": first_row,
+            "rows": part.rows,
+            "where": self.filter.as_ref().map(Filter::identity),
+            "columns": sorted,
+        });
+        Ok(blake3::hash(identity.to_string().as_bytes()))
+    }
+
+    fn batches(&self, partition: usize, columns: &[&str]) -> Result<BatchIterator<'_>, StageError> {
+        let (part, file, first_row) = self.part(partition)?;
+        let raw = file.raw.as_ref();
+        let filter = self.filter.as_ref();
+        let selection = filter.map(|filter| filter.select(raw, part.piece, part.rows)).transpose()?;
+        let (keep, unreadable) = selection
+            .map_or_else(Default::default, |selection| (Some(selection.keep.into()), selection.unreadable));
+        let needed = self.rules.mapping.needed(columns);
+        let request = Request { columns: Some(needed.into()), limit: Some(part.rows), keep };
+        let builder = BatchBuilder::new(&self.rules, columns)?;
+        let chunks = raw.read(part.piece, request)?;
+        Ok(Box::new(Rows { name: &file.name, first_row, unreadable, chunks, current: None, builder }))
+    }
+}
+
+/// One partition being read.
+struct Rows<'a> {
+    name: &'a str,
+    first_row: u64,
+    unreadable: BTreeMap<usize, Reject>,
+    chunks: ChunkIterator<'a>,
+    /// A chunk and how many of its rows are done.
+    current: Option<(Box<dyn Chunk + 'a>, usize)>,
+    builder: BatchBuilder<'a>,
+}
+
+impl Rows<'_> {
+    /// A full batch, the last rows, or nothing.
+    fn batch(&mut self) -> Result<Option<RecordBatch>, StageError> {
+        while self.builder.rows() < BATCH_ROWS {
+            let Some((chunk, done)) = &mut self.current else {
+                match self.chunks.next() {
+                    Some(chunk) => self.current = Some((chunk?, 0)),
+                    None => break,
+                }
+                continue;
+            };
+            let Some(row) = chunk.rows().get(*done) else {
+                self.current = None;
+                continue;
+            };
+            let in_file = self.first_row + *row as u64;
+            let id = format!("{}#{in_file}", self.name);
+            let value = match self.unreadable.get(row) {
+                Some(reject) => Err(reject.clone()),
+                None => chunk.value(*done),
+            };
+            self.builder.append(value.as_ref(), in_file, &id);
+            *done += 1;
+        }
+        if self.builder.rows() == 0 { Ok(None) } else { self.builder.finish().map(Some) }
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<RecordBatch, StageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batch().transpose()
+    }
+}
