@@ -140,19 +140,24 @@ impl Padder {
             return Ok(Place::AtPlaceholders);
         }
         if found > 0 {
-            let detail =
-                format!("{found} × `{}` in the user turns, but {n_images} pictures", self.stage.placeholder);
+            let detail = format!(
+                "the row has {n_images} picture(s), and {found} × `{}` in its user turns",
+                self.stage.placeholder
+            );
             return Err(("placeholder-count", detail));
         }
         if !segments.any(|segment| segment.role == USER) {
-            return Err(("no-user-turn", format!("{n_images} pictures and no user turn to put them in")));
+            return Err((
+                "no-user-turn",
+                format!("the row has {n_images} picture(s) and no user turn to put them in"),
+            ));
         }
         match self.stage.missing {
             Missing::Append => Ok(Place::AfterFirstQuestion),
             Missing::Prepend => Ok(Place::BeforeFirstQuestion),
             Missing::Reject => {
                 let detail = format!(
-                    "{n_images} pictures and no `{}`; set missing = \"append\" to have it added",
+                    "the row has {n_images} picture(s) and no `{}`; set missing = \"append\" to have it added",
                     self.stage.placeholder
                 );
                 Err(("no-placeholder", detail))

@@ -1,19 +1,22 @@
 //! The parameter `tokenizer` of several stages: a folder or a hub name, and the files in it that decide ids and text.
 
 use llavm_model::chat_template;
+use llavm_model::hub::{HubError, resolve_file};
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{Missing, Resource};
 use std::path::PathBuf;
 
-/// The folder `tokenizer` names.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// The folder `tokenizer` names, which holds a `tokenizer.json`.
 pub fn resolve(tokenizer: &str) -> Result<PathBuf, StageError> {
-    let folder = PathBuf::from(tokenizer);
-    if folder.join("tokenizer.json").is_file() {
-        return Ok(folder);
-    }
-    Err(StageError::new(format!("there is no tokenizer.json in `{}`", folder.display())).help(
-        "Name the folder of a Hugging Face tokenizer, or `hub:ORG/NAME` after `llavm fetch hub:ORG/NAME`.",
-    ))
+    find(tokenizer).map_err(|error| StageError::new(error.to_string()).because(error))
+}
+
+fn find(tokenizer: &str) -> Result<PathBuf, HubError> {
+    let mut folder = resolve_file(tokenizer, TOKENIZER)?;
+    folder.pop();
+    Ok(folder)
 }
 
 /// The files whose content enters the key, whatever stage uses them: a changed tokenizer is a changed tokenizer.
@@ -25,11 +28,10 @@ pub fn resources(tokenizer: &str) -> Result<Vec<Resource>, StageError> {
 
 /// What to tell a user whose tokenizer is not there.
 pub fn missing(tokenizer: &str) -> Vec<Missing> {
-    let error = resolve(tokenizer).err();
-    let missing = error.map(|error| Missing {
+    let missing = find(tokenizer).err().map(|error| Missing {
         param: "tokenizer",
         text: error.to_string(),
-        help: error.advice().unwrap_or_default().to_owned(),
+        help: "Name the folder of a Hugging Face tokenizer, or `hub:ORG/NAME`.".to_owned(),
     });
     missing.into_iter().collect()
 }

@@ -107,11 +107,14 @@ fn arrange(
     }
 }
 
-/// Runs of rows of like length, the runs in random order. Rows of equal length keep their random order.
+/// Runs of rows of like length, the runs in random order. Rows of equal length keep their random order. A last run that is
+/// not full stays last, so that every batch is cut out of one run.
 fn bucket(survey: &Survey, seed: u64, rows: usize, mut order: Vec<u32>) -> Vec<u32> {
     order.sort_by_key(|&index| survey.rows[index as usize].length);
+    let runs = order.chunks_exact(rows);
+    let rest = runs.remainder();
     let mut runs: Vec<(u64, &[u32])> =
-        (0..).zip(order.chunks(rows)).map(|(n, run)| (rank(seed, Purpose::Bucket, 0, n, 0), run)).collect();
+        (0..).zip(runs).map(|(n, run)| (rank(seed, Purpose::Bucket, 0, n, 0), run)).collect();
     runs.sort_by_key(|(rank, _)| *rank);
-    runs.into_iter().flat_map(|(_, run)| run).copied().collect()
+    runs.into_iter().map(|(_, run)| run).chain([rest]).flatten().copied().collect()
 }
