@@ -3,18 +3,29 @@
 //! Nothing here knows images, tokens or models; stages come in through a [`registry::Registry`].
 
 pub mod columns;
+mod digest;
 pub mod engine;
 pub mod error;
 pub mod graph;
 pub mod inspect;
+mod key;
 pub mod manifest;
 pub mod observer;
+mod parts;
 pub mod plan;
+mod recipe;
 pub mod registry;
 pub mod rejects;
 pub mod run_error;
+mod runner;
+mod session;
 pub mod stage;
+mod store;
 pub mod summary;
+mod survey;
+mod table;
+mod tally;
+mod tasks;
 
 pub use columns::{Column, Columns};
 pub use engine::{Engine, Finished, Options, Table};

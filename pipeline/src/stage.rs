@@ -54,6 +54,12 @@ pub trait Parameters: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Whether a map stage draws by [`OpenContext::seed`]; only then the manifest's seed enters its key. Gather stages and
+    /// jobs always have it in theirs; a source puts what it uses into [`Source::digest`].
+    fn uses_seed(&self) -> bool {
+        false
+    }
+
     /// Raw files, tokenizers, weights and the like that parameters name and that are not there. Looked at before a run, so
     /// that nothing starts that cannot end; commands that only look at the store do not ask.
     fn missing(&self) -> Vec<Missing> {
@@ -93,7 +99,7 @@ pub trait OpenContext: Sync {
         key: &str,
         compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
     ) -> Result<Vec<u8>, StageError>;
-    /// The manifest's `seed`.
+    /// The manifest's `seed`; 0 for a map stage that does not say [`Parameters::uses_seed`].
     fn seed(&self) -> u64;
 }
 

@@ -1,7 +1,14 @@
 //! Why a stage would run.
 
+use crate::StageError;
+use crate::engine::Look;
+use crate::graph::NodeIndex;
+use crate::store::index::Index;
+use crate::survey::{self, Found};
+use crate::tasks::{Pass, TaskId};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What a run would do with one stage, and why.
@@ -44,7 +51,9 @@ pub enum Cause {
     Resource { name: String },
     /// The content of an input changed.
     Input { stage: String, columns: Vec<String> },
-    /// Other tables or columns are read than before.
+    /// An input has more or fewer partitions.
+    Partitions { old: String, new: String },
+    /// Other tables, weights or columns are read than before.
     Wiring,
     /// The rows moved: earlier partitions have other rows than before.
     Place,
@@ -70,6 +79,7 @@ impl fmt::Display for Cause {
             Self::Input { stage, columns } => {
                 write!(f, "the content of input {stage} ({}) changed", columns.join(", "))
             }
+            Self::Partitions { old, new } => write!(f, "there were {old} partitions, now there are {new}"),
             Self::Wiring => f.write_str("it reads other tables or columns than before"),
             Self::Place => f.write_str("earlier partitions have other rows than before"),
             Self::Upstream { stage, causes } => {
@@ -109,4 +119,66 @@ fn some_of(labels: &[String]) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// Why a stage would run.
+pub(crate) fn explain(
+    look: &Look<'_>,
+    node: NodeIndex,
+    force: &BTreeSet<NodeIndex>,
+) -> Result<Explanation, StageError> {
+    let Look { session, tasks, found, .. } = look;
+    let index = session.store.read_index(&session.graph.name)?;
+    let mut causes: Vec<Caused> = Vec::new();
+    let ids = tasks.of(node, Pass::First).chain(tasks.of(node, Pass::Main));
+    for id in ids {
+        let task = &tasks.all[id];
+        let label = session.label(node, task.index).to_owned();
+        let found = match &found[id] {
+            Found::There(_) => continue,
+            _ if force.contains(&node) => vec![Cause::Forced],
+            Found::Run(parts) => survey::causes(session, &index, task, parts)?,
+            Found::Unknown => upstream(look, &index, id)?,
+        };
+        for cause in found {
+            match causes.iter_mut().find(|caused| caused.cause == cause) {
+                Some(caused) if caused.partitions.contains(&label) => {}
+                Some(caused) => caused.partitions.push(label.clone()),
+                None => causes.push(Caused { cause, partitions: vec![label.clone()] }),
+            }
+        }
+    }
+    let reused = tasks.of(node, Pass::Main).filter(|id| matches!(found[*id], Found::There(_))).count();
+    Ok(Explanation {
+        stage: session.name(node).to_owned(),
+        kind: session.graph.nodes[node].stage.kind.to_owned(),
+        partitions: session.labels(node).len(),
+        reused,
+        causes,
+    })
+}
+
+/// What has to run before anything can be said of a task, and why that has to.
+fn upstream(look: &Look<'_>, index: &Index, id: TaskId) -> Result<Vec<Cause>, StageError> {
+    let mut reasons: BTreeMap<NodeIndex, Vec<Cause>> = BTreeMap::new();
+    let (mut open, mut seen) = (vec![id], BTreeSet::new());
+    while let Some(id) = open.pop() {
+        for &need in look.tasks.all[id].needs.iter().filter(|need| seen.insert(**need)) {
+            let task = &look.tasks.all[need];
+            match &look.found[need] {
+                Found::There(_) => {}
+                Found::Unknown => open.push(need),
+                Found::Run(parts) => {
+                    let causes = reasons.entry(task.node).or_default();
+                    for cause in survey::causes(look.session, index, task, parts)? {
+                        if !causes.contains(&cause) {
+                            causes.push(cause);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let name = |node| look.session.name(node).to_owned();
+    Ok(reasons.into_iter().map(|(node, causes)| Cause::Upstream { stage: name(node), causes }).collect())
 }

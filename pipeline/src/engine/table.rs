@@ -1,0 +1,166 @@
+//! Reading the rows of a table, stored or derived, with any column of what its rows went through.
+
+use crate::StageError;
+use crate::columns::Column;
+use crate::graph::{Graph, InputGroup, NodeIndex};
+use crate::parts::{Entry, Known};
+use crate::registry::Role;
+use crate::run_error::RunError;
+use crate::runner::board::Board;
+use crate::session::Session;
+use crate::store::Store;
+use crate::store::files::hash_file;
+use crate::survey::survey;
+use crate::table::ipc::ArrowFile;
+use crate::table::read::{Guard, Reader};
+use crate::table::view;
+use crate::tasks::{Pass, TaskId, Tasks};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+
+/// The rows of a table.
+pub struct Table<'g> {
+    session: Session<'g>,
+    tasks: Tasks,
+    /// By task.
+    entries: Vec<Option<Entry>>,
+    node: NodeIndex,
+    /// Files whose content was compared with their record.
+    checked: Mutex<BTreeSet<TaskId>>,
+}
+
+impl<'g> Table<'g> {
+    pub(super) fn open(graph: &'g Graph, node: NodeIndex, jobs: usize) -> Result<Self, RunError> {
+        let session = Session::open(graph, &graph.upstream(&[node]), jobs)?;
+        let tasks = Tasks::new(&session);
+        let never = AtomicBool::new(false);
+        let board = Board::new(&tasks, vec![false; tasks.all.len()], &never);
+        survey(&session, &tasks, &board, &BTreeSet::new())?;
+        let entries = (0..tasks.all.len()).map(|id| board.entry(id)).collect();
+        drop(board);
+        Ok(Self { session, tasks, entries, node, checked: Mutex::default() })
+    }
+
+    /// What [`Table::read`] can be asked for: the columns of the stage and of everything its rows went through, `id` among
+    /// them. The nearest maker of a name wins.
+    pub fn columns(&self) -> Vec<Column> {
+        let mut columns: Vec<Column> = Vec::new();
+        for node in self.makers() {
+            for column in self.session.graph.nodes[node].output().iter().flat_map(|output| output.iter()) {
+                if !columns.iter().any(|known| known.name == column.name) {
+                    columns.push(column.clone());
+                }
+            }
+        }
+        columns
+    }
+
+    /// The tables of the rows: this one, then what it reads, the nearest first.
+    fn makers(&self) -> Vec<NodeIndex> {
+        let graph = self.session.graph;
+        let tables = graph.upstream(&[self.node]).into_iter();
+        let is_table =
+            |node: &NodeIndex| matches!(graph.nodes[*node].stage.role, Role::Source(_) | Role::Map(_));
+        tables.filter(is_table).rev().collect()
+    }
+
+    pub fn partitions(&self) -> usize {
+        self.session.labels(self.node).len()
+    }
+
+    /// The label of a partition.
+    pub fn label(&self, partition: usize) -> &str {
+        self.session.label(self.node, partition)
+    }
+
+    /// Rows `first..first + count` (fewer at the end of the table): the named columns in order, then `reject`.
+    pub fn read(&self, first: u64, count: usize, columns: &[&str]) -> Result<RecordBatch, RunError> {
+        let (mut skip, mut left) = (first, count as u64);
+        let mut found = Vec::new();
+        let mut schema = None;
+        for partition in 0..self.partitions() {
+            if left == 0 && schema.is_some() {
+                break;
+            }
+            let rows = self.rows(partition)?;
+            if skip >= rows && partition + 1 < self.partitions() {
+                skip -= rows;
+                continue;
+            }
+            let fail = |cause| self.session.failed(self.node, Some(partition), cause);
+            for batch in self.batches(partition, columns).map_err(fail)? {
+                let batch = batch.map_err(fail)?;
+                schema.get_or_insert_with(|| batch.schema());
+                let rows = batch.num_rows() as u64;
+                let (from, length) = (skip.min(rows), left.min(rows - skip.min(rows)));
+                skip -= from;
+                left -= length;
+                found.push(batch.slice(from as usize, length as usize));
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        let Some(schema) = schema else {
+            return Ok(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()));
+        };
+        concat_batches(&schema, &found).map_err(|cause| self.session.failed(self.node, None, cause.into()))
+    }
+
+    fn rows(&self, partition: usize) -> Result<u64, RunError> {
+        let graph = self.session.graph;
+        let stored = self.makers().into_iter().find_map(|node| self.entry_of(node, partition));
+        let source = graph.source_of(self.node).unwrap_or(self.node);
+        stored.map_or_else(
+            || {
+                let counted = self.session.source_rows(source, partition);
+                counted.map_err(|cause| self.session.failed(self.node, Some(partition), cause))
+            },
+            |entry| Ok(entry.rows),
+        )
+    }
+
+    fn entry_of(&self, node: NodeIndex, partition: usize) -> Option<Entry> {
+        self.tasks.id(node, Pass::Main, partition).and_then(|id| self.entries[id].clone())
+    }
+
+    /// The named columns of one partition, then `reject`, batch by batch.
+    fn batches(
+        &self,
+        partition: usize,
+        columns: &[&str],
+    ) -> Result<crate::stage::BatchIterator<'_>, StageError> {
+        let reader = Reader { session: &self.session, tasks: &self.tasks, guard: self };
+        // The nearest maker of a name comes first, so that it wins.
+        let mut tables = self.makers();
+        tables.retain(|maker| {
+            let output = self.session.graph.nodes[*maker].output();
+            *maker == self.node
+                || output.is_some_and(|output| columns.iter().any(|name| output.get(name).is_some()))
+        });
+        view::batches(reader, &InputGroup { tables, weight: 1.0 }, partition, columns)
+    }
+}
+
+impl Guard for Table<'_> {
+    fn open(&self, id: TaskId, _whole: bool) -> Result<ArrowFile, StageError> {
+        let stage = self.session.name(self.tasks.all[id].node);
+        let missing =
+            || StageError::new(format!("`{stage}` is not there yet")).help("Run the manifest first.");
+        let entry = self.entries.get(id).and_then(Option::as_ref).ok_or_else(missing)?;
+        let path = self.session.store.root().join(Store::table_file(stage, &entry.digest));
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !checked.contains(&id) {
+            let (digest, _) = crate::store::files::at(&path, hash_file(&path))?;
+            if digest.to_hex().as_str() != entry.digest {
+                let text = format!("{} is damaged", path.display());
+                return Err(StageError::new(text).help("The next run that uses it makes it again."));
+            }
+            checked.insert(id);
+        }
+        ArrowFile::open(&path)
+    }
+}

@@ -1,0 +1,72 @@
+//! Opens what a recipe reads: sources, and stored partitions through a [`Guard`] that vouches for their content.
+
+use super::assemble::Leaves;
+use super::ipc::ArrowFile;
+use super::rejects::REJECT;
+use crate::StageError;
+use crate::recipe::{Read, Recipe};
+use crate::session::Session;
+use crate::stage::BatchIterator;
+use crate::tasks::{Pass, TaskId, Tasks};
+
+/// Opens stored partitions whose content was compared with their record.
+pub trait Guard: Sync {
+    /// With `whole`, all bytes of the file are vouched for, otherwise only the column `reject`.
+    fn open(&self, task: TaskId, whole: bool) -> Result<ArrowFile, StageError>;
+}
+
+/// What reads tables.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    pub session: &'a Session<'a>,
+    pub tasks: &'a Tasks,
+    pub guard: &'a dyn Guard,
+}
+
+impl<'a> Reader<'a> {
+    /// The batches of one partition of everything a recipe reads.
+    pub fn leaves(&self, recipe: &Recipe, partition: usize) -> Result<Leaves<'a>, StageError> {
+        let mut readers = Vec::with_capacity(recipe.leaves.len());
+        for read in &recipe.leaves {
+            readers.push(self.leaf(read, partition)?);
+        }
+        let names = recipe.leaves.iter().map(|read| format!("`{}`", self.session.name(read.node))).collect();
+        Ok(Leaves::new(readers, names))
+    }
+
+    fn leaf(&self, read: &Read, partition: usize) -> Result<BatchIterator<'a>, StageError> {
+        let columns: Vec<&str> = read.columns.iter().map(String::as_str).collect();
+        if self.session.is_stored(read.node) {
+            return self.stored(read.node, Pass::Main, partition, &columns);
+        }
+        let name = self.session.name(read.node);
+        let source = self.session.source(read.node)?;
+        let batches = source.batches(partition, &columns).map_err(|cause| in_stage(name, cause))?;
+        Ok(Box::new(batches.map(move |batch| batch.map_err(|cause| in_stage(name, cause)))))
+    }
+
+    /// The named columns and `reject` of a stored partition.
+    pub fn stored(
+        &self,
+        node: usize,
+        pass: Pass,
+        partition: usize,
+        columns: &[&str],
+    ) -> Result<BatchIterator<'a>, StageError> {
+        let task = self.tasks.id(node, pass, partition);
+        let task = task.ok_or_else(|| StageError::new(format!("there is no partition {partition}")))?;
+        let mut all = columns.to_vec();
+        all.push(REJECT);
+        Ok(self.guard.open(task, !columns.is_empty())?.into_batches(&all))
+    }
+}
+
+/// Says which source an error comes from, when another stage meets it.
+fn in_stage(name: &str, cause: StageError) -> StageError {
+    let advice = cause.advice().map(str::to_owned);
+    let error = StageError::new(format!("while reading `{name}`: {cause}")).because(cause);
+    match advice {
+        Some(advice) => error.help(advice),
+        None => error,
+    }
+}
