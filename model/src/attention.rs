@@ -91,6 +91,12 @@ impl TokenMask {
         Self { real: (0..next.batch).flat_map(row).collect(), batch: next.batch }
     }
 
+    /// All rows, `times` over.
+    #[must_use]
+    pub fn repeat(&self, times: usize) -> Self {
+        Self { real: self.real.repeat(times), batch: self.batch * times }
+    }
+
     /// The first `tokens` tokens of each row.
     #[must_use]
     pub fn prefix(&self, tokens: usize) -> Self {

@@ -44,6 +44,15 @@ impl KvCache {
         }
     }
 
+    /// The same past for each row of a batch, from a cache of one row: the tokens that all prompts begin with
+    /// are computed once.
+    #[must_use]
+    pub fn repeat(&self, batch: usize) -> Self {
+        let rows = |held: &Tensor<4>| held.clone().repeat_dim(0, batch);
+        let layers = self.layers.iter().map(|layer| LayerCache { k: rows(&layer.k), v: rows(&layer.v) });
+        Self { layers: layers.collect(), mask: self.mask.as_ref().map(|mask| mask.repeat(batch)) }
+    }
+
     /// Announces new tokens; answers with the mask of all tokens, old and new.
     pub(crate) fn extend(&mut self, next: &TokenMask) -> TokenMask {
         let mask = match &self.mask {

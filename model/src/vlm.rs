@@ -126,19 +126,13 @@ impl Vlm {
 
     /// The final hidden states, `[batch, tokens, hidden_size]`.
     pub fn hidden(&self, batch: &Batch<'_>) -> Result<Tensor<3>, BatchError> {
-        let embeddings = self.embed(batch)?;
-        let embeddings = if self.track_input && self.trains() && !embeddings.is_tracked() {
-            embeddings.autodiff().require_grad()
-        } else {
-            embeddings
-        };
-        Ok(self.qwen.forward(embeddings, batch.mask))
+        Ok(self.qwen.forward(self.decoder_input(batch)?, batch.mask))
     }
 
     /// As [`Vlm::hidden`] for tokens that follow those in `cache`; adds them to it.
     pub fn hidden_cached(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor<3>, BatchError> {
         self.check_positions(cache.tokens() + batch.mask.tokens())?;
-        Ok(self.qwen.forward_cached(self.embed(batch)?, batch.mask, cache))
+        Ok(self.qwen.forward_cached(self.decoder_input(batch)?, batch.mask, cache))
     }
 
     /// Logits at `positions` of the flattened batch: `[positions, vocab_size]`.
@@ -149,16 +143,19 @@ impl Vlm {
     /// The loss at the positions whose label is a token (not negative). `labels` has the shape of the ids;
     /// each label is the token that follows its position.
     pub fn loss(&self, batch: &Batch<'_>, labels: &[i32]) -> Result<AnswerLoss, BatchError> {
-        if labels.len() != batch.input_ids.len() {
-            return Err(BatchError::Length { ids: labels.len(), mask: batch.input_ids.len() });
-        }
-        let (positions, targets) = answer_positions(labels);
-        if targets.is_empty() {
-            return Err(BatchError::NoAnswer);
-        }
-        self.check_ids(&targets)?;
-        let hidden = self.hidden(batch)?;
-        Ok(answer_loss(rows(hidden, &positions), self.qwen.head(), &targets))
+        self.answer_loss(batch, labels, |batch| self.hidden(batch))
+    }
+
+    /// As [`Vlm::loss`] for rows that all follow the one row in `prefix`, which is computed once and shared.
+    /// Only for a language model that stays as it was when `prefix` was made: no gradient passes through it.
+    pub fn loss_after(
+        &self,
+        prefix: &KvCache,
+        batch: &Batch<'_>,
+        labels: &[i32],
+    ) -> Result<AnswerLoss, BatchError> {
+        let mut cache = prefix.repeat(batch.mask.batch());
+        self.answer_loss(batch, labels, |batch| self.hidden_cached(batch, &mut cache))
     }
 
     /// Shows every parameter; the projector's keys gain `projector.` in front.
@@ -181,6 +178,30 @@ impl Vlm {
         let mut model = self.clone();
         model.train_only(|_| false);
         model
+    }
+
+    fn answer_loss(
+        &self,
+        batch: &Batch<'_>,
+        labels: &[i32],
+        hidden: impl FnOnce(&Batch<'_>) -> Result<Tensor<3>, BatchError>,
+    ) -> Result<AnswerLoss, BatchError> {
+        if labels.len() != batch.input_ids.len() {
+            return Err(BatchError::Length { ids: labels.len(), mask: batch.input_ids.len() });
+        }
+        let (positions, targets) = answer_positions(labels);
+        if targets.is_empty() {
+            return Err(BatchError::NoAnswer);
+        }
+        self.check_ids(&targets)?;
+        Ok(answer_loss(rows(hidden(batch)?, &positions), self.qwen.head(), &targets))
+    }
+
+    /// The embeddings, gathering gradients where [`Vlm::track_input`] asks for it.
+    fn decoder_input(&self, batch: &Batch<'_>) -> Result<Tensor<3>, BatchError> {
+        let embeddings = self.embed(batch)?;
+        let track = self.track_input && self.trains() && !embeddings.is_tracked();
+        Ok(if track { embeddings.autodiff().require_grad() } else { embeddings })
     }
 
     /// Whether any parameter gathers gradients.

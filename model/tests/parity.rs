@@ -70,12 +70,13 @@ fn variants(fixture: &Fixture) -> Vec<(&'static str, &'static str, Vlm)> {
     merged.qwen.merge_lora();
     let mut unmerged = merged.clone();
     unmerged.qwen.unmerge_lora();
-    let mut variants = Vec::with_capacity(4);
-    variants.push(("plain", "", fixture.model(&Device::flex(), Dtype::F32)));
-    variants.push(("adapted", "lora.", adapted));
-    variants.push(("merged", "lora.", merged));
-    variants.push(("unmerged", "lora.", unmerged));
-    variants
+    let plain = fixture.model(&Device::flex(), Dtype::F32);
+    vec![
+        ("plain", "", plain),
+        ("adapted", "lora.", adapted),
+        ("merged", "lora.", merged),
+        ("unmerged", "lora.", unmerged),
+    ]
 }
 
 #[test]
@@ -303,6 +304,49 @@ fn padding_never_changes_a_result() {
             assert_close(&format!("{name} right"), &right, &bare, 1e-5);
         }
     }
+}
+
+#[test]
+fn a_shared_prefix_gives_the_loss_and_gradients_of_whole_prompts() {
+    let fixture = Fixture::open("gqa");
+    let mut model = fixture.model(&Device::flex(), Dtype::F32);
+    model.train_only(|key| key.starts_with("projector."));
+    let features = fixture.features(&model, 0, 2);
+    let start = [5, 90, 17, 250, 33];
+    // Two rows that go on differently, the second padded.
+    let rows: Vec<Vec<u32>> = (0..2).map(|n| fixture.ids(&format!("prompt.{n}"))).collect();
+    let width = rows.iter().map(Vec::len).max().unwrap();
+    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let padded = |before: &[u32]| -> Vec<u32> {
+        rows.iter().flat_map(|row| [before, row, &vec![0; width - row.len()][..]].concat()).collect()
+    };
+    let labels = |before: usize| -> Vec<i32> {
+        let answer = |length: &usize| {
+            [vec![-100; before + length - 2], vec![7, 8], vec![-100; width - length]].concat()
+        };
+        lengths.iter().flat_map(answer).collect()
+    };
+    let gradient = |loss: llavm_model::loss::AnswerLoss| {
+        let value = values(loss.sum.clone());
+        let all = loss.sum.backward();
+        (value, values(model.projector.dense1.weight.grad(&all).unwrap()))
+    };
+
+    let whole: Vec<usize> = lengths.iter().map(|length| length + start.len()).collect();
+    let mask = TokenMask::right_padded(&whole, width + start.len());
+    let ids = padded(&start);
+    let batch = Batch { input_ids: &ids, mask: &mask, features: Some(features.clone()) };
+    let (loss, grad) = gradient(model.loss(&batch, &labels(start.len())).unwrap());
+
+    let mut prefix = KvCache::new();
+    let start = Batch { input_ids: &start, mask: &TokenMask::full(1, start.len()), features: None };
+    model.for_inference().hidden_cached(&start, &mut prefix).unwrap();
+    let mask = TokenMask::right_padded(&lengths, width);
+    let ids = padded(&[]);
+    let batch = Batch { input_ids: &ids, mask: &mask, features: Some(features) };
+    let (shared_loss, shared_grad) = gradient(model.loss_after(&prefix, &batch, &labels(0)).unwrap());
+    assert_close("loss", &shared_loss, &loss, LOSS);
+    assert_close("gradient", &shared_grad, &grad, 1e-5);
 }
 
 /// With 8 bits of mantissa, torch itself is `theirs` away from its f32 logits; we may be as far, and half
