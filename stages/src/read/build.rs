@@ -11,7 +11,7 @@ use super::value::Value;
 use crate::row::{images_type, message_fields, messages_type};
 use arrow::array::{
     Array, ArrayRef, BinaryBuilder, ListArray, ListBuilder, NullBufferBuilder, RecordBatch,
-    RecordBatchOptions, StringBuilder, StructArray,
+    RecordBatchOptions, StringBuilder, StructArray, UInt32Builder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -69,12 +69,19 @@ impl RowRules {
         };
         pictures(cell.unwrap_or(&Value::Null))?.into_iter().map(load).collect()
     }
+
+    /// How many pictures [`RowRules::pictures`] gives, without loading any from a file.
+    fn n_images(&self, row: &Value<'_>) -> Result<u32, Reject> {
+        let cell = self.mapping.image.as_deref().and_then(|name| row.get(name));
+        Ok(pictures(cell.unwrap_or(&Value::Null))?.len() as u32)
+    }
 }
 
 /// One output column under construction.
 enum Column {
     Text { name: &'static str, from: Option<String>, cells: StringBuilder },
     Images(ListBuilder<BinaryBuilder>),
+    Count(UInt32Builder),
     Messages(Messages),
 }
 
@@ -91,6 +98,7 @@ pub struct BatchBuilder<'a> {
 enum Cell<'a> {
     Text(Option<Cow<'a, str>>),
     Images(Vec<Cow<'a, [u8]>>),
+    Count(u32),
     Messages(Vec<Message<'a>>),
 }
 
@@ -107,6 +115,7 @@ impl<'a> BatchBuilder<'a> {
             "language" => Ok(text("language", &rules.mapping.language)),
             "source" => Ok(text("source", &rules.mapping.source)),
             "images" => Ok(Column::Images(ListBuilder::new(BinaryBuilder::new()))),
+            "n_images" => Ok(Column::Count(UInt32Builder::new())),
             "messages" => Ok(Column::Messages(Messages::default())),
             other => Err(StageError::new(format!("`read` has no column `{other}`"))),
         };
@@ -147,6 +156,7 @@ impl<'a> BatchBuilder<'a> {
         for column in &self.columns {
             cells.push(match column {
                 Column::Text { from, .. } => Cell::Text(text_of(from.as_deref(), row)),
+                Column::Count(_) => Cell::Count(rules.n_images(row)?),
                 Column::Messages(_) => Cell::Messages(rules.turns(row, row_in_file)?),
                 Column::Images(_) => {
                     let pictures = rules.pictures(row)?;
@@ -196,6 +206,7 @@ impl Column {
                 pictures.iter().for_each(|picture| list.values().append_value(picture));
                 list.append(true);
             }
+            (Self::Count(counts), Cell::Count(count)) => counts.append_value(count),
             (Self::Messages(messages), Cell::Messages(turns)) => messages.append(&turns),
             (column, _) => column.append_rejected(None, default_id),
         }
@@ -211,6 +222,7 @@ impl Column {
             }
             Self::Text { cells, .. } => cells.append_null(),
             Self::Images(list) => list.append(false),
+            Self::Count(counts) => counts.append_null(),
             Self::Messages(messages) => messages.append_null(),
         }
     }
@@ -223,6 +235,7 @@ impl Column {
                 debug_assert_eq!(list.data_type(), &images_type());
                 ("images", Arc::new(list))
             }
+            Self::Count(counts) => ("n_images", Arc::new(counts.finish())),
             Self::Messages(messages) => ("messages", Arc::new(messages.finish()?)),
         })
     }

@@ -173,7 +173,7 @@ impl Mapping {
         for column in output {
             match *column {
                 "id" => needed.extend(self.id.clone()),
-                "images" => needed.extend(self.image.clone()),
+                "images" | "n_images" => needed.extend(self.image.clone()),
                 "messages" => needed.extend(self.texts.iter().flatten().cloned()),
                 "language" => needed.extend(self.language.clone()),
                 "source" => needed.extend(self.source.clone()),

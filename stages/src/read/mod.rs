@@ -1,7 +1,7 @@
 //! `read`: raw files as rows.
 //!
 //! In: Parquet, JSON Lines, JSON, CSV, TSV or webdataset tar files, with pictures inside them, in a folder or in a zip.
-//! Out: `id` utf8, `images` list<binary> (empty = text only), `messages` list<struct<role, content>>, `language` utf8,
+//! Out: `id` utf8, `images` list<binary> (empty = text only), `n_images` u32, `messages` list<struct<role, content>>, `language` utf8,
 //! `source` utf8. A row that cannot be used keeps its place and says why in `reject`.
 //!
 //! A partition is a stretch of one file, so that new files add partitions and change none; rows stay in the order of the
@@ -152,6 +152,7 @@ impl SourceStage for Read {
         Columns::new()
             .with("id", DataType::Utf8)
             .with("images", images_type())
+            .with("n_images", DataType::UInt32)
             .with("messages", messages_type())
             .with("language", DataType::Utf8)
             .with("source", DataType::Utf8)

@@ -8,6 +8,7 @@
 //! | `where` and the types of its columns | always, when set |
 //! | names and layout of the text columns, `prompts`, the seed when prompts are drawn | `messages` |
 //! | name of the image column, content of the picture files or of the zip | `images` |
+//! | name of the image column | `n_images` |
 //! | name of the column; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
 //!
 //! Never: paths, times, and for columns other than `id`, file names.
@@ -74,6 +75,7 @@ impl ReadSource {
             "images" => {
                 serde_json::json!([mapping.image, part.images.map(|digest| digest.to_hex().to_string())])
             }
+            "n_images" => serde_json::json!(mapping.image),
             "messages" => {
                 let seed = (!prompts.is_empty()).then_some(seed);
                 serde_json::json!([

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 /// All columns of `read`.
-pub const ALL: [&str; 5] = ["id", "images", "messages", "language", "source"];
+pub const ALL: [&str; 6] = ["id", "images", "n_images", "messages", "language", "source"];
 
 /// The smallest JPEG-like bytes; `read` never looks inside.
 pub fn picture(number: u8) -> Vec<u8> {
@@ -137,6 +137,13 @@ fn batch_rows(batch: &RecordBatch) -> Vec<Row> {
         let column = batch.column_by_name(name)?.as_string::<i32>();
         column.is_valid(row).then(|| column.value(row).to_owned())
     };
+    if let Some(counts) =
+        batch.column_by_name("n_images").filter(|_| batch.column_by_name("images").is_some())
+    {
+        let counts = counts.as_primitive::<arrow::datatypes::UInt32Type>();
+        let lengths = (0..batch.num_rows()).map(|row| images(batch, row).map(|images| images.len() as u32));
+        assert!(counts.iter().eq(lengths), "n_images counts images: {counts:?}");
+    }
     let row = |row: usize| Row {
         id: text("id", row),
         images: images(batch, row),
