@@ -35,6 +35,11 @@ impl KvCache {
         self.mask.as_ref().map_or(0, TokenMask::tokens)
     }
 
+    /// Rows of the batch, unless nothing was seen yet.
+    pub fn rows(&self) -> Option<usize> {
+        self.mask.as_ref().map(TokenMask::batch)
+    }
+
     /// Forgets all but the first `tokens` tokens of each row.
     pub fn truncate(&mut self, tokens: usize) {
         if tokens == 0 {

@@ -55,7 +55,7 @@ pub enum BatchError {
     },
     /// Pads and patches differ in number.
     #[error(
-        "batch: {pads} image pads, but {patches} patches of {images} pictures; image-pads.count must equal \
+        "batch: {pads} image pads for {patches} patches (pictures: {images}); `count` of image-pads must equal \
          the patches of the vision tower"
     )]
     Pads {
@@ -82,6 +82,14 @@ pub enum BatchError {
         /// The limit.
         limit: usize,
     },
+    /// The cache holds another number of rows.
+    #[error("batch: {rows} rows, but the cache holds the past of {cached}")]
+    Rows {
+        /// Rows of the batch.
+        rows: usize,
+        /// Rows of the cache.
+        cached: usize,
+    },
     /// No label is a token.
     #[error("batch: no label is a token, so there is no loss")]
     NoAnswer,
@@ -102,7 +110,7 @@ impl Vlm {
         self.check(batch)?;
         let shape = [batch.mask.batch(), batch.mask.tokens(), self.qwen.config().hidden_size];
         let is_pad = |id: &u32| *id == self.image_pad_id;
-        let Some(features) = &batch.features else {
+        let Some(features) = batch.features.as_ref().filter(|features| features.dims()[0] > 0) else {
             return Ok(self.qwen.embed(batch.input_ids).reshape(shape));
         };
         let words: Vec<u32> = batch.input_ids.iter().copied().filter(|id| !is_pad(id)).collect();
@@ -131,6 +139,10 @@ impl Vlm {
 
     /// As [`Vlm::hidden`] for tokens that follow those in `cache`; adds them to it.
     pub fn hidden_cached(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor<3>, BatchError> {
+        let (rows, cached) = (batch.mask.batch(), cache.rows().unwrap_or(batch.mask.batch()));
+        if rows != cached {
+            return Err(BatchError::Rows { rows, cached });
+        }
         self.check_positions(cache.tokens() + batch.mask.tokens())?;
         Ok(self.qwen.forward_cached(self.decoder_input(batch)?, batch.mask, cache))
     }
