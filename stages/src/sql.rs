@@ -3,6 +3,7 @@
 //! In: the text of a predicate, then the columns it names, row by row. Out: one truth value per row; where the predicate is
 //! null (a null cell), the row is not kept, as in SQL.
 
+use crate::read::short;
 use llavm_pipeline::StageError;
 use polars::prelude::{BooleanChunked, Column, DataFrame, Expr, IntoLazy, NamedFrom, PolarsResult, Series};
 use polars::sql::sql_expr;
@@ -33,6 +34,21 @@ impl Scalars {
             ScalarType::Int => Self::Int(Vec::new()),
             ScalarType::Float => Self::Float(Vec::new()),
             ScalarType::Text => Self::Text(Vec::new()),
+        }
+    }
+
+    /// The value of one row, for messages; long texts are cut.
+    pub fn shown(&self, row: usize) -> String {
+        fn text<T: ToString>(values: &[Option<T>], row: usize) -> String {
+            values.get(row).and_then(Option::as_ref).map_or_else(|| "null".to_owned(), T::to_string)
+        }
+        match self {
+            Self::Bool(values) => text(values, row),
+            Self::Int(values) => text(values, row),
+            Self::Float(values) => text(values, row),
+            Self::Text(values) => {
+                values.get(row).and_then(Option::as_deref).map_or_else(|| "null".to_owned(), short)
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Which files a pattern names, in which order, and of which format they are.
 
+use super::locate::local;
 use llavm_pipeline::StageError;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,6 +14,14 @@ pub enum Format {
     Parquet,
     #[serde(alias = "ndjson")]
     Jsonl,
+    /// One JSON array of objects. A file of JSON lines that is called .json is recognised.
+    Json,
+    Csv,
+    /// Tab-separated, without quoting.
+    Tsv,
+    /// A tar in which members of the same base name are a row.
+    #[serde(alias = "tar")]
+    Webdataset,
 }
 
 impl Format {
@@ -22,8 +31,13 @@ impl Format {
         match extension.to_ascii_lowercase().as_str() {
             "parquet" | "pq" => Ok(Self::Parquet),
             "jsonl" | "ndjson" => Ok(Self::Jsonl),
-            _ => Err(StageError::new(format!("{}: cannot tell the format from the name", path.display()))
-                .help("Set format = \"parquet\" or \"jsonl\"; unpack compressed files first.")),
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            "tsv" | "tab" => Ok(Self::Tsv),
+            "tar" => Ok(Self::Webdataset),
+            _ => Err(StageError::new(format!("{}: cannot tell the format from the name", path.display())).help(
+                "Set format = \"parquet\", \"jsonl\", \"json\", \"csv\", \"tsv\" or \"webdataset\"; unpack compressed files first.",
+            )),
         }
     }
 }
@@ -60,15 +74,15 @@ fn explained(pattern: &str, error: &StageError) -> (String, String) {
 
 /// The files of one pattern; a name that exists is taken as it is, even where it holds `[` or `*`.
 fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
-    let literal = Path::new(pattern);
+    let literal = local(pattern)?;
     if literal.is_file() {
-        return Ok(vec![literal.to_owned()]);
+        return Ok(vec![literal]);
     }
     if literal.is_dir() {
-        let help = format!("Say which files in it, such as `{}`.", literal.join("*.parquet").display());
+        let help = format!("Say which files in it, such as `{}/*.parquet`.", pattern.trim_end_matches('/'));
         return Err(StageError::new(format!("`{pattern}` is a folder")).help(help));
     }
-    let paths = glob::glob(pattern)
+    let paths = glob::glob(&super::locate::pattern(pattern)?)
         .map_err(|cause| StageError::new(format!("`{pattern}` is no pattern: {cause}")).because(cause))?;
     let mut files = Vec::new();
     for path in paths {

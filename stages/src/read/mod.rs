@@ -12,12 +12,15 @@ mod broken;
 mod build;
 mod columns;
 mod conversation;
+mod delimited;
 mod files;
 mod image_cell;
 mod image_digest;
 mod image_files;
+mod json_array;
 mod json_lines;
 mod json_row;
+mod locate;
 mod open;
 mod parquet;
 mod raw;
@@ -26,13 +29,17 @@ mod sample;
 mod section;
 mod select;
 mod source;
+mod text;
+mod value;
+mod webdataset;
+
 #[cfg(test)]
 mod tests;
-mod value;
 
 pub use columns::{ColumnNames, Conversation};
 pub use conversation::IMAGE_PLACEHOLDER;
 pub use files::{Format, Patterns};
+pub use image_cell::short;
 
 use crate::row::{images_type, messages_type};
 use crate::sql::Predicate;
@@ -42,7 +49,6 @@ use llavm_pipeline::stage::{
 };
 use llavm_pipeline::{Columns, StageError};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// Parameters of `read`.
 ///
@@ -64,7 +70,7 @@ pub struct Read {
     pub conversation: Conversation,
     /// Folder or zip for pictures given by path.
     #[serde(default, skip_serializing)]
-    pub images: Option<PathBuf>,
+    pub images: Option<String>,
     /// SQL condition over the scalar columns of the raw files; rows it does not hold for are not read.
     #[serde(default, rename = "where")]
     pub predicate: Option<String>,
@@ -136,15 +142,22 @@ impl Parameters for Read {
         let unmatched = self.files.unmatched().into_iter();
         let mut missing: Vec<_> =
             unmatched.map(|(text, help)| Missing { param: "files", text, help }).collect();
-        if let Some(images) = self.images.as_deref().filter(|images| !images.exists()) {
-            missing.push(Missing {
-                param: "images",
-                text: format!("there is no `{}`", images.display()),
-                help: "Name the folder or the zip that holds the pictures.".to_owned(),
-            });
-        }
+        missing.extend(self.images.as_deref().and_then(missing_images));
         missing
     }
+}
+
+/// What to tell a user whose pictures are not there.
+fn missing_images(images: &str) -> Option<Missing> {
+    let (text, help) = match locate::local(images) {
+        Ok(path) if path.exists() => return None,
+        Ok(_) => (
+            format!("there is no `{images}`"),
+            "Name the folder or the zip that holds the pictures.".to_owned(),
+        ),
+        Err(error) => (error.to_string(), error.advice().unwrap_or_default().to_owned()),
+    };
+    Some(Missing { param: "images", text, help })
 }
 
 impl SourceStage for Read {

@@ -4,18 +4,23 @@ use super::Read;
 use super::broken::BrokenFile;
 use super::build::RowRules;
 use super::columns::{Mapping, no_column};
+use super::delimited::{Delimited, Dialect};
 use super::files::{Format, short_names};
 use super::image_digest::ImageDigests;
 use super::image_files::ImageFiles;
+use super::json_array::{JsonArray, Layout, layout};
 use super::json_lines::JsonLines;
+use super::locate::local;
 use super::parquet::Parquet;
 use super::raw::{RawColumn, RawFile};
 use super::select::Filter;
 use super::source::{NamedFile, Part, ReadSource};
+use super::text::TextFile;
+use super::webdataset::Webdataset;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::OpenContext;
 use rayon::prelude::*;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Opens all files of `read`.
 pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageError> {
@@ -31,7 +36,8 @@ pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageE
     let mapping = mapping(read, &files, &shown, &columns)?;
     let filter = read.predicate.as_deref().filter(|_| !columns.is_empty());
     let filter = filter.map(|text| Filter::new(text, &shown, &columns)).transpose()?;
-    let images = ImageFiles::open(read.images.as_deref(), context)?;
+    let images = read.images.as_deref().map(local).transpose()?;
+    let images = ImageFiles::open(images.as_deref(), context)?;
     let mut parts = parts(&files, read.limit);
     if let Some(column) = &mapping.image {
         digest_images(&mut parts, &files, &ImageDigests::new(&images, column, context))?;
@@ -50,11 +56,31 @@ fn open_file(
     let format = read.format.map_or_else(|| Format::of(path), Ok)?;
     let opened: Result<Box<dyn RawFile>, String> = match format {
         Format::Parquet => boxed(Parquet::open(path, rows, context)?),
-        Format::Jsonl => Ok(Box::new(JsonLines::open(path, rows, context)?)),
+        Format::Jsonl => Ok(Box::new(TextFile::open(path, JsonLines, rows, context)?)),
+        Format::Json => match layout(path).map_err(|cause| StageError::io(path, cause))? {
+            Ok(Layout::Array) => Ok(Box::new(TextFile::open(path, JsonArray, rows, context)?)),
+            Ok(Layout::Lines) => Ok(Box::new(TextFile::open(path, JsonLines, rows, context)?)),
+            Err(cause) => Err(cause),
+        },
+        Format::Csv => table(read, path, Dialect::Csv, context)?,
+        Format::Tsv => table(read, path, Dialect::Tsv, context)?,
+        Format::Webdataset => boxed(Webdataset::open(path, rows, context)?),
     };
     match opened {
         Ok(file) => Ok(file),
         Err(cause) => Ok(Box::new(BrokenFile::new(path, name, &cause, context)?)),
+    }
+}
+
+fn table(
+    read: &Read,
+    path: &Path,
+    dialect: Dialect,
+    context: &dyn OpenContext,
+) -> Result<Result<Box<dyn RawFile>, String>, StageError> {
+    match Delimited::open(path, dialect, read.header)? {
+        Ok(format) => Ok(Ok(Box::new(TextFile::open(path, format, read.partition_rows, context)?))),
+        Err(cause) => Ok(Err(cause)),
     }
 }
 

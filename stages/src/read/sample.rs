@@ -11,7 +11,9 @@ const OTHER_ROWS: usize = 4;
 const OTHER_PIECES: usize = 16;
 
 /// Every column seen in the sample, sorted by name, with the widest type seen.
-pub fn sampled_columns(file: &dyn RawFile) -> Result<Vec<RawColumn>, StageError> {
+///
+/// `kind` names the type of a cell.
+pub fn sampled_columns(file: &dyn RawFile, kind: Kind<'_>) -> Result<Vec<RawColumn>, StageError> {
     let mut kinds = BTreeMap::new();
     let pieces = file.pieces().len();
     let step = pieces.div_ceil(OTHER_PIECES).max(1);
@@ -21,7 +23,7 @@ pub fn sampled_columns(file: &dyn RawFile) -> Result<Vec<RawColumn>, StageError>
             let chunk = chunk?;
             for index in 0..chunk.rows().len() {
                 if let Ok(Value::Object(fields)) = chunk.value(index) {
-                    fields.iter().for_each(|(name, value)| widen(name, value, &mut kinds));
+                    fields.iter().for_each(|(name, value)| widen(name, value, kind, &mut kinds));
                 }
             }
         }
@@ -29,14 +31,17 @@ pub fn sampled_columns(file: &dyn RawFile) -> Result<Vec<RawColumn>, StageError>
     Ok(kinds.into_iter().map(|(name, kind)| RawColumn { name, kind }).collect())
 }
 
-fn widen(name: &str, value: &Value<'_>, kinds: &mut BTreeMap<String, String>) {
-    let kind = value.kind();
+/// Names the type of a cell.
+pub type Kind<'a> = &'a dyn Fn(&Value<'_>) -> String;
+
+fn widen(name: &str, value: &Value<'_>, name_kind: Kind<'_>, kinds: &mut BTreeMap<String, String>) {
+    let kind = name_kind(value);
     let seen = kinds.entry(name.to_owned()).or_insert_with(|| kind.clone());
     if *seen != kind {
         *seen = wider(seen, &kind);
     }
     if let Value::Object(fields) = value {
-        fields.iter().for_each(|(field, value)| widen(&format!("{name}.{field}"), value, kinds));
+        fields.iter().for_each(|(field, value)| widen(&format!("{name}.{field}"), value, name_kind, kinds));
     }
 }
 
@@ -58,7 +63,7 @@ mod tests {
         let mut kinds = BTreeMap::new();
         for row in [r#"{"n": null, "s": 1}"#, r#"{"n": 1, "s": "x", "i": {"p": "a"}}"#, r#"{"n": 0.5}"#] {
             let Value::Object(fields) = serde_json::from_str(row).unwrap() else { panic!() };
-            fields.iter().for_each(|(name, value)| widen(name, value, &mut kinds));
+            fields.iter().for_each(|(name, value)| widen(name, value, &|cell| cell.kind(), &mut kinds));
         }
         let kinds: Vec<_> = kinds.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
         assert_eq!(kinds, ["i: struct<p: string>", "i.p: string", "n: float", "s: string"]);

@@ -1,7 +1,10 @@
 //! What `read` makes of files on the disk, format by format.
 
+mod formats;
 mod jsonl;
 mod parquet;
+mod webdataset;
+mod zip;
 
 use super::Read;
 use arrow::array::{Array, AsArray, RecordBatch};
