@@ -3,6 +3,7 @@
 pub mod arrays;
 pub mod chat_template;
 pub mod decode_resize;
+pub mod filter;
 pub mod image_pads;
 pub mod read;
 pub mod row;
@@ -19,6 +20,7 @@ use llavm_pipeline::registry::Registry;
 pub fn registry() -> Registry {
     Registry::default()
         .source::<read::Read>()
+        .map::<filter::Filter>()
         .map::<decode_resize::DecodeResize>()
         .map::<chat_template::ChatTemplate>()
         .map::<image_pads::ImagePads>()

@@ -9,7 +9,7 @@
 //! | `undecodable` | the bytes are no whole picture in one of the formats; a page called `.jpg`, a truncated file |
 //! | `too-large` | more than `max_pixels` pixels: a decompression bomb |
 
-mod decode;
+pub mod decode;
 mod resize;
 
 use crate::arrays::{Lists, column, item_range, list_of};
