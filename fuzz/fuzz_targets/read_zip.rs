@@ -1,0 +1,9 @@
+#![no_main]
+//! Zips of pictures.
+
+use libfuzzer_sys::fuzz_target;
+use llavm_fuzz::read_with_zip;
+
+fuzz_target!(|bytes: &[u8]| {
+    read_with_zip(bytes);
+});
