@@ -7,7 +7,11 @@ use std::fmt;
 ///
 /// The engine adds the stage's name, its kind and the partition when it reports the error.
 #[derive(Debug)]
-pub struct StageError {
+pub struct StageError(Box<Parts>);
+
+/// Boxed, so that a `Result` stays small.
+#[derive(Debug)]
+struct Parts {
     message: String,
     help: Option<String>,
     cause: Option<Box<dyn Error + Send + Sync>>,
@@ -16,7 +20,7 @@ pub struct StageError {
 impl StageError {
     /// What went wrong and where ("`chat.json`: byte 812: expected `,`").
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, cause: None }
+        Self(Box::new(Parts { message: message.into(), help: None, cause: None }))
     }
 
     /// A file that could not be read or written.
@@ -27,32 +31,32 @@ impl StageError {
     /// What the user can do next ("Raise `max_tokens` or set overlong = \"truncate\".").
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.0.help = Some(help.into());
         self
     }
 
     /// The error underneath.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
+        self.0.cause = Some(cause.into());
         self
     }
 
     /// The advice given by [`StageError::help`].
     pub fn advice(&self) -> Option<&str> {
-        self.help.as_deref()
+        self.0.help.as_deref()
     }
 }
 
 impl fmt::Display for StageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl Error for StageError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+        self.0.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
     }
 }
 

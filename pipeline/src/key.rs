@@ -90,7 +90,9 @@ impl KeyParts {
         let columns = |parts: &Self| -> BTreeSet<Vec<String>> {
             parts.inputs.iter().map(|input| input.columns.clone()).collect()
         };
-        if columns(self) != columns(old) {
+        // Another number of partitions is told by `moved`.
+        let grew = self.inputs.len() != old.inputs.len() && self.place == old.place;
+        if grew || columns(self) != columns(old) {
             return vec![Cause::Wiring];
         }
         let mut causes = Vec::new();

@@ -191,7 +191,7 @@ impl Parts<'_> {
     }
 
     fn job(&self, node: NodeIndex) -> Result<Option<KeyParts>, StageError> {
-        let inputs: Option<Vec<InputPart>> = self.job_inputs(node)?.into_iter().collect();
+        let inputs: Option<Vec<InputPart>> = self.job_inputs(node).into_iter().collect();
         inputs.map(|inputs| self.parts(node, inputs, self.job_place(node))).transpose()
     }
 
@@ -204,7 +204,7 @@ impl Parts<'_> {
     }
 
     /// The folders a job reads, in order; `None` where one is not there yet.
-    fn job_inputs(&self, node: NodeIndex) -> Result<Vec<Option<InputPart>>, StageError> {
+    fn job_inputs(&self, node: NodeIndex) -> Vec<Option<InputPart>> {
         let mut inputs = Vec::new();
         for input in self.session.graph.nodes[node].tables() {
             for task in self.tasks.of(input, Pass::Main) {
@@ -213,12 +213,12 @@ impl Parts<'_> {
                 inputs.push(self.known.entry(task).map(part));
             }
         }
-        Ok(inputs)
+        inputs
     }
 
     /// Whether a finished job with these parts may be the one that is asked for, as far as is known by now.
     pub fn may_be(&self, node: NodeIndex, finished: &KeyParts) -> Result<bool, StageError> {
-        let inputs = self.job_inputs(node)?;
+        let inputs = self.job_inputs(node);
         let own = self.parts(node, Vec::new(), self.job_place(node))?;
         let same = KeyParts { inputs: Vec::new(), ..finished.clone() }.key() == own.key();
         let agrees = |(known, old): (&Option<InputPart>, &InputPart)| {

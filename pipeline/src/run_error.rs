@@ -32,7 +32,7 @@ pub enum RunError {
     #[error("there is no stage `{name}`")]
     NoSuchStage { name: String, known: Vec<String> },
     /// Something is asked of a stage whose output is not there yet.
-    #[error("`{stage}` has no output yet{}", place(partition.as_deref()))]
+    #[error("`{stage}`{}: no output yet", place(partition.as_deref()))]
     NotBuilt { stage: String, partition: Option<String> },
 }
 
@@ -112,4 +112,25 @@ pub(crate) fn is_full_disk(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::path::Path;
+
+    #[test]
+    fn a_full_disk_is_told_with_its_path_and_what_to_do() {
+        let path = Path::new("/dev/full");
+        let cause = std::fs::File::options().write(true).open(path).unwrap().write_all(b"x").unwrap_err();
+        let error = RunError::Stage {
+            stage: "pixels".to_owned(),
+            kind: "decode-resize",
+            partition: Some("a.parquet rows 0..4096".to_owned()),
+            cause: StageError::io(path, cause),
+        };
+        insta::assert_snapshot!(error, @"`pixels` (decode-resize), a.parquet rows 0..4096: /dev/full: No space left on device (os error 28)");
+        assert!(error.advice().unwrap().starts_with("Free some space"));
+    }
 }

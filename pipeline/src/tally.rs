@@ -60,11 +60,19 @@ impl From<&FolderRecord> for Tally {
     }
 }
 
+/// What is counted for one partition of a node.
+#[derive(Default)]
+struct Share {
+    usable: u64,
+    rejected: u64,
+    /// Row and reason.
+    first: Vec<(u64, String)>,
+}
+
 /// What is counted for one node.
 #[derive(Default)]
 struct Counted {
-    /// By partition: usable rows, rejected rows, the first of them.
-    partitions: BTreeMap<usize, (u64, u64, Vec<(u64, String)>)>,
+    partitions: BTreeMap<usize, Share>,
     usable: u64,
     rejected: u64,
 }
@@ -72,11 +80,11 @@ struct Counted {
 impl Counted {
     /// Several readers of a derived table count the same rows; the largest count stands.
     fn add(&mut self, partition: usize, usable: u64, rejected: u64, first: &[(u64, String)]) {
-        let entry = self.partitions.entry(partition).or_default();
-        if rejected > entry.1 || entry.0 == 0 {
-            self.usable = self.usable - entry.0 + usable;
-            self.rejected = self.rejected - entry.1 + rejected;
-            *entry = (usable, rejected, first.to_vec());
+        let share = self.partitions.entry(partition).or_default();
+        if rejected > share.rejected || share.usable == 0 {
+            self.usable = self.usable - share.usable + usable;
+            self.rejected = self.rejected - share.rejected + rejected;
+            *share = Share { usable, rejected, first: first.to_vec() };
         }
     }
 }
@@ -143,8 +151,8 @@ fn over(session: &Session<'_>, nodes: &[Counted], node: NodeIndex, run: u64) -> 
     } else {
         return None;
     };
-    let examples = partitions.iter().flat_map(|(partition, (_, _, first))| {
-        first.iter().map(|(row, reason)| (*partition, *row, reason.clone()))
+    let examples = partitions.iter().flat_map(|(partition, share)| {
+        share.first.iter().map(|(row, reason)| (*partition, *row, reason.clone()))
     });
     Some(Exceeded { node, what, examples: examples.take(EXAMPLES).collect() })
 }

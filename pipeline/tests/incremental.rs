@@ -1,13 +1,18 @@
 //! What a second run does: nothing, or only what a change touches.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{World, counts, lines, stage};
+use std::collections::BTreeMap;
 use std::fs;
+use std::time::SystemTime;
 
 /// Text and pictures of two files, joined by a gather stage.
 const MANIFEST: &str = r#"
 name = "toy"
+seed = 1
 [stages.rows]
 kind = "lines"
 files = ["$DIR/a.txt", "$DIR/b.txt"]
@@ -24,6 +29,11 @@ from = "rows"
 [stages.packed]
 kind = "pack"
 from = ["loud", "pixels"]
+
+[stages.counted]
+kind = "count"
+from = "packed"
+trace = "$DIR/trace"
 "#;
 
 fn world() -> World {
@@ -38,7 +48,7 @@ fn world() -> World {
 fn a_second_run_runs_nothing() {
     let world = world();
     let summary = world.run();
-    assert_eq!(common::ran(&summary), counts([("loud", 5), ("pixels", 5), ("packed", 1)]));
+    assert_eq!(common::ran(&summary), counts([("loud", 5), ("pixels", 5), ("packed", 1), ("counted", 1)]));
     assert_eq!(stage(&summary, "loud").rows, 15);
     assert_eq!(stage(&summary, "rows").rows, 15);
     assert_eq!(world.column("loud", "upper")[..2], [Some("A0!".to_owned()), Some("A1!".to_owned())]);
@@ -51,66 +61,133 @@ fn a_second_run_runs_nothing() {
     world.assert_verified();
 }
 
-#[test]
-fn a_parameter_of_the_text_branch_touches_no_picture() {
-    let mut world = world();
-    world.run();
-    world.edit("kind = \"upper\"", "kind = \"upper\"\nsuffix = \"?\"");
-    assert_eq!(world.ran(), counts([("loud", 5), ("packed", 1)]));
+/// A change, and what it makes run.
+struct Scenario {
+    /// The line of the table.
+    what: &'static str,
+    change: fn(&mut World),
+    runs: BTreeMap<String, usize>,
+}
+
+fn scenario<const N: usize>(
+    what: &'static str,
+    change: fn(&mut World),
+    runs: [(&str, usize); N],
+) -> Scenario {
+    Scenario { what, change, runs: counts(runs) }
+}
+
+/// One scenario for each line of the table in the documentation of `key.rs`.
+fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario(
+            "the content of a raw file",
+            |world| world.write("a.txt", &lines("a", 10).replace("a9|", "changed|")),
+            [("loud", 1), ("packed", 1), ("counted", 1)],
+        ),
+        scenario(
+            "a file is added or removed",
+            |world| {
+                world.write("c.txt", &lines("c", 3));
+                world.edit("\"$DIR/b.txt\"", "\"$DIR/b.txt\", \"$DIR/c.txt\"");
+            },
+            [("loud", 1), ("pixels", 1), ("packed", 1), ("counted", 1)],
+        ),
+        scenario(
+            "a parameter of a stage",
+            |world| world.edit("\"upper\"", "\"upper\"\nsuffix = \"?\""),
+            [("loud", 5), ("packed", 1), ("counted", 1)],
+        ),
+        scenario(
+            "a parameter spelled out that has its default value",
+            |world| world.edit("\"upper\"", "\"upper\"\nsuffix = \"\""),
+            [],
+        ),
+        scenario(
+            "the content of a resource (a tokenizer)",
+            |world| world.write("words", "?"),
+            [("loud", 5), ("packed", 1), ("counted", 1)],
+        ),
+        scenario(
+            "the version of a stage kind",
+            |world| {
+                world.tweak = |graph| {
+                    let loud = graph.find("loud").unwrap();
+                    graph.nodes[loud].stage.version += 1;
+                }
+            },
+            [("loud", 5)],
+        ),
+        scenario(
+            "the output of an input",
+            |world| world.edit("\"picture\"", "\"picture\"\nbytes = 9"),
+            [("pixels", 5), ("packed", 1), ("counted", 1)],
+        ),
+        scenario(
+            "an input is made again with the same bytes",
+            |world| world.edit("\"picture\"", "\"picture\"\nidle = 1"),
+            [("pixels", 5)],
+        ),
+        scenario("`seed`", |world| world.edit("seed = 1", "seed = 2"), [("packed", 1), ("counted", 1)]),
+        scenario(
+            "the order of partitions, weights or names of the tables of a gather stage",
+            |world| world.edit("\"$DIR/a.txt\", \"$DIR/b.txt\"", "\"$DIR/b.txt\", \"$DIR/a.txt\""),
+            [("packed", 1), ("counted", 1)],
+        ),
+        scenario(
+            "a path, a modification time, the name of a file, the order of sections in the manifest",
+            |world| {
+                fs::rename(world.path("a.txt"), world.path("renamed.txt")).unwrap();
+                world.edit("a.txt", "renamed.txt");
+                let touched = fs::File::options().write(true).open(world.path("b.txt")).unwrap();
+                touched.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+                let (head, packed) = world.manifest.split_once("[stages.packed]").unwrap();
+                let (head, pixels) = head.split_once("[stages.pixels]").unwrap();
+                let (top, rows) = head.split_once("[stages.rows]").unwrap();
+                world.manifest =
+                    format!("{top}[stages.packed]{packed}[stages.pixels]{pixels}[stages.rows]{rows}");
+            },
+            [],
+        ),
+        scenario(
+            "the number of threads, a reject budget, the name of the manifest",
+            |world| {
+                world.edit("name = \"toy\"", "name = \"other\"\nmax_rejects = 0.7");
+                world.options.jobs = 7;
+            },
+            [],
+        ),
+        scenario(
+            "the name of a stage",
+            |world| world.edit("pixels", "px"),
+            [("px", 5), ("packed", 1), ("counted", 1)],
+        ),
+    ]
 }
 
 #[test]
-fn a_changed_text_in_a_row_reruns_its_partition_of_the_text_branch_only() {
-    let world = world();
-    world.run();
-    world.write("a.txt", &lines("a", 10).replace("a9|", "changed|"));
-    assert_eq!(world.ran(), counts([("loud", 1), ("packed", 1)]));
+fn every_line_of_the_table_of_what_invalidates_what_is_true() {
+    let lines = include_str!("../src/key.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+    let listed: Vec<&str> = lines.skip(1).filter_map(|line| line.split(" | ").next()).collect();
+    let scenarios = scenarios();
+    assert_eq!(scenarios.iter().map(|scenario| scenario.what).collect::<Vec<_>>(), listed);
+    for Scenario { what, change, runs } in scenarios {
+        let mut world = world();
+        world.run();
+        change(&mut world);
+        assert_eq!(world.ran(), runs, "{what}");
+        assert_eq!(world.ran(), counts([]), "{what}, and again");
+    }
 }
 
 #[test]
-fn an_appended_file_runs_its_partitions_only() {
-    let mut world = world();
-    world.run();
-    world.write("c.txt", &lines("c", 3));
-    world.edit("\"$DIR/b.txt\"", "\"$DIR/b.txt\", \"$DIR/c.txt\"");
-    assert_eq!(world.ran(), counts([("loud", 1), ("pixels", 1), ("packed", 1)]));
-}
-
-#[test]
-fn names_times_order_and_threads_rerun_nothing() {
-    let mut world = world();
-    world.run();
-    fs::rename(world.path("a.txt"), world.path("renamed.txt")).unwrap();
-    world.edit("a.txt", "renamed.txt");
-    let touched = fs::File::options().write(true).open(world.path("b.txt")).unwrap();
-    touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    let (head, packed) = world.manifest.split_once("[stages.packed]").unwrap();
-    let (head, pixels) = head.split_once("[stages.pixels]").unwrap();
-    world.manifest = format!(
-        "name = \"other\"\n[stages.packed]{packed}[stages.pixels]{pixels}{}",
-        head.replace("name = \"toy\"", "")
-    );
-    world.options.jobs = 7;
-    assert_eq!(world.ran(), counts([]));
-}
-
-#[test]
-fn another_content_of_a_resource_at_the_same_path_reruns_its_stage() {
-    let world = world();
-    world.run();
-    world.write("words", "?");
-    assert_eq!(world.ran(), counts([("loud", 5), ("packed", 1)]));
-}
-
-#[test]
-fn a_stage_with_the_same_output_as_before_stops_the_rerun() {
+fn what_a_shard_points_at_stays_when_another_key_gives_the_same_bytes() {
     let mut world = world();
     world.run();
     let files = world.files("pixels");
     world.edit("kind = \"picture\"", "kind = \"picture\"\nidle = 1");
-    assert_eq!(world.ran(), counts([("pixels", 5)]));
-    assert_eq!(world.files("pixels"), files, "what a shard points at stays where it is");
-    // What the old key stood for can go; what the shards name stays.
+    world.run();
+    assert_eq!(world.files("pixels"), files);
     world.engine().gc(false).unwrap();
     assert_eq!(world.ran(), counts([]));
     world.assert_verified();
@@ -190,9 +267,10 @@ fn explain_names_the_cause() {
       b.txt rows 0..4: the content of input rows (picture) changed
     "#);
     insta::assert_snapshot!(world.engine().plan().unwrap().to_string(), @r#"
-    rows    computed when read (lines)
-    loud    run 5 of 5 (upper): parameter suffix changed from "" to "?"
-    pixels  reuse 4, run 1 of 5 (picture): the content of input rows (picture) changed
-    packed  depends on the above 1 of 1 (pack)
+    rows     computed when read (lines)
+    loud     run 5 of 5 (upper): parameter suffix changed from "" to "?"
+    pixels   reuse 4, run 1 of 5 (picture): the content of input rows (picture) changed
+    packed   depends on the above 1 of 1 (pack)
+    counted  depends on the above 1 of 1 (count)
     "#);
 }

@@ -13,6 +13,7 @@ use crate::store::files::hash_file;
 use crate::survey::survey;
 use crate::table::ipc::ArrowFile;
 use crate::table::read::{Guard, Reader};
+use crate::table::rejects::REJECT;
 use crate::table::view;
 use crate::tasks::{Pass, TaskId, Tasks};
 use arrow::array::RecordBatch;
@@ -49,7 +50,9 @@ impl<'g> Table<'g> {
     pub fn columns(&self) -> Vec<Column> {
         let mut columns: Vec<Column> = Vec::new();
         for node in self.makers() {
-            for column in self.session.graph.nodes[node].output().iter().flat_map(|output| output.iter()) {
+            for column in
+                self.session.graph.nodes[node].output().iter().flat_map(crate::columns::Columns::iter)
+            {
                 if !columns.iter().any(|known| known.name == column.name) {
                     columns.push(column.clone());
                 }
@@ -133,6 +136,7 @@ impl<'g> Table<'g> {
         partition: usize,
         columns: &[&str],
     ) -> Result<crate::stage::BatchIterator<'_>, StageError> {
+        let columns: Vec<&str> = columns.iter().copied().filter(|name| *name != REJECT).collect();
         let reader = Reader { session: &self.session, tasks: &self.tasks, guard: self };
         // The nearest maker of a name comes first, so that it wins.
         let mut tables = self.makers();
@@ -141,7 +145,7 @@ impl<'g> Table<'g> {
             *maker == self.node
                 || output.is_some_and(|output| columns.iter().any(|name| output.get(name).is_some()))
         });
-        view::batches(reader, &InputGroup { tables, weight: 1.0 }, partition, columns)
+        view::batches(reader, &InputGroup { tables, weight: 1.0 }, partition, &columns)
     }
 }
 

@@ -38,9 +38,9 @@ fn read(
     let source = session.graph.source_of(node).ok_or_else(|| StageError::new("no source"))?;
     let content = session.source_digest(source, partition, &["id".to_owned()])?;
     let mut wanted = blake3::Hasher::new();
-    rows.iter().for_each(|row| {
+    for row in rows {
         wanted.update(&row.to_le_bytes());
-    });
+    }
     let key = format!("ids/{}/{}", content.to_hex(), wanted.finalize().to_hex());
     let mut compute = || {
         let mut found = Vec::with_capacity(rows.len());

@@ -1,12 +1,13 @@
 //! Toy stages of all four roles, and a world (a folder with raw files, a manifest and a store) to run them in.
 
 #![allow(dead_code, reason = "each test binary uses a part of this module")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 pub mod toys;
 
 use llavm_pipeline::observer::Silent;
 use llavm_pipeline::summary::StageSummary;
-use llavm_pipeline::{Engine, Finished, Manifest, Options, Summary};
+use llavm_pipeline::{Engine, Finished, Graph, Manifest, Options, Summary};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,14 @@ pub struct World {
     /// The text of the manifest; `$DIR` stands for the folder.
     pub manifest: String,
     pub options: Options,
+    /// Changes the graph that was read.
+    pub tweak: fn(&mut Graph),
 }
 
 impl World {
     pub fn new(manifest: &str) -> Self {
         let options = Options { jobs: 2, ..Options::default() };
-        Self { folder: tempfile::tempdir().unwrap(), manifest: manifest.to_owned(), options }
+        Self { folder: tempfile::tempdir().unwrap(), manifest: manifest.to_owned(), options, tweak: |_| () }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -49,8 +52,9 @@ impl World {
         let text = format!("store = \"{folder}/store\"\n{}", self.manifest.replace("$DIR", folder));
         let path = self.path("manifest.toml");
         let manifest = Manifest::read(text.as_bytes(), &path, &[], &toys::registry());
-        Engine::open(manifest.unwrap_or_else(|error| panic!("{error:?}")).graph, self.options.clone())
-            .unwrap()
+        let mut graph = manifest.unwrap_or_else(|error| panic!("{error:?}")).graph;
+        (self.tweak)(&mut graph);
+        Engine::open(graph, self.options.clone()).unwrap()
     }
 
     /// Runs, whatever comes of it.
@@ -119,7 +123,8 @@ pub fn counts<const N: usize>(counts: [(&str, usize); N]) -> BTreeMap<String, us
 
 /// Lines `a0|p0`, `a1|p1` …: a text and a picture.
 pub fn lines(prefix: &str, rows: usize) -> String {
-    (0..rows).map(|n| format!("{prefix}{n}|p{prefix}{n}\n")).collect()
+    let lines: Vec<String> = (0..rows).map(|n| format!("{prefix}{n}|p{prefix}{n}\n")).collect();
+    lines.concat()
 }
 
 pub fn read_all(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {

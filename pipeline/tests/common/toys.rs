@@ -9,6 +9,7 @@ use llavm_pipeline::stage::{
 use llavm_pipeline::{Columns, Registry, Rejects, StageError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub fn registry() -> Registry {
         .map::<Picture>()
         .map::<Keep>()
         .map::<Unique>()
+        .map::<Sum>()
         .gather::<Pack>()
         .job::<Count>()
 }
@@ -140,13 +142,16 @@ pub struct Upper {
     pub sleep: u64,
     /// Has no effect on the output.
     pub idle: u32,
+    /// A file that must be there before a text with `WAIT` is worked on.
+    #[serde(skip_serializing)]
+    pub wait_for: PathBuf,
 }
 
 impl StageKind for Upper {
     const KIND: &'static str = "upper";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy map";
-    const PARAMS: &'static [&'static str] = &["suffix", "words", "sleep", "idle"];
+    const PARAMS: &'static [&'static str] = &["suffix", "words", "sleep", "idle", "wait_for"];
 }
 
 impl Parameters for Upper {
@@ -167,7 +172,7 @@ impl MapStage for Upper {
 
     fn open(&self, _context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError> {
         let words = self.words.as_ref().map(|path| fs::read_to_string(path).unwrap()).unwrap_or_default();
-        let (suffix, sleep) = (self.suffix.clone() + &words, self.sleep);
+        let (suffix, sleep, wait_for) = (self.suffix.clone() + &words, self.sleep, self.wait_for.clone());
         Ok(Box::new(move |rows: &RecordBatch, rejects: &mut Rejects| {
             std::thread::sleep(Duration::from_millis(sleep));
             let text = column(rows, "text");
@@ -175,6 +180,9 @@ impl MapStage for Upper {
             for row in 0..rows.num_rows() {
                 let value = if rejects.is_rejected(row) { "" } else { text.value(row) };
                 assert!(!value.contains("PANIC"), "toy panic");
+                while value.contains("WAIT") && !wait_for.exists() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
                 if value.contains("FAIL") {
                     return Err(
                         StageError::new(format!("cannot work on `{value}`")).help("Write something else.")
@@ -281,6 +289,38 @@ impl MapStage for Picture {
                 })
                 .collect();
             batch([("pixels", Arc::new(pixels))])
+        }))
+    }
+}
+
+/// Map: `pixels` to `upper`, the sum of the bytes.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sum {}
+
+impl StageKind for Sum {
+    const KIND: &'static str = "sum";
+    const VERSION: u32 = 1;
+    const ABOUT: &'static str = "toy reader of pixels";
+    const PARAMS: &'static [&'static str] = &[];
+}
+impl Parameters for Sum {}
+impl MapStage for Sum {
+    fn input(&self) -> Columns {
+        Columns::new().with("pixels", DataType::Binary)
+    }
+
+    fn output(&self) -> Columns {
+        Columns::new().with("upper", DataType::Utf8)
+    }
+
+    fn open(&self, _context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError> {
+        Ok(Box::new(|rows: &RecordBatch, _: &mut Rejects| {
+            let pixels: &BinaryArray =
+                rows.column_by_name("pixels").unwrap().as_any().downcast_ref().unwrap();
+            let sum = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>().to_string();
+            let sums: StringArray = pixels.iter().map(|bytes| bytes.map(sum)).collect();
+            batch([("upper", Arc::new(sums))])
         }))
     }
 }
@@ -418,24 +458,24 @@ impl GatherStage for Pack {
     }
 
     fn gather(&self, inputs: &GatherInputs<'_>, output: &Path) -> Result<(), StageError> {
-        let (mut rows, mut files) = (String::new(), String::new());
+        let (mut lines, mut files) = (String::new(), String::new());
         for group in &inputs.groups {
             for view in &group.partitions {
-                files +=
-                    &format!("{} {} {} {:?}\n", view.index(), view.first_row(), view.rows(), view.files());
+                let (index, first, rows) = (view.index(), view.first_row(), view.rows());
+                writeln!(files, "{index} {first} {rows} {:?}", view.files()).unwrap();
                 for batch in view.batches(&["upper"])? {
                     let batch = batch?;
                     let (upper, reject) = (column(&batch, "upper"), column(&batch, "reject"));
                     for row in 0..batch.num_rows() {
                         if reject.is_null(row) {
-                            rows += &format!("{}\n", upper.value(row));
+                            writeln!(lines, "{}", upper.value(row)).unwrap();
                         }
                     }
                 }
             }
         }
         fs::create_dir(output.join("inner")).unwrap();
-        fs::write(output.join("inner/rows.txt"), rows).unwrap();
+        fs::write(output.join("inner/rows.txt"), lines).unwrap();
         fs::write(output.join("files.txt"), files).unwrap();
         Ok(())
     }
@@ -473,7 +513,7 @@ impl JobStage for Count {
             unit += 1;
             fs::write(&saved, format!("{unit} {total}")).unwrap();
             let mut trace = fs::read_to_string(&self.trace).unwrap_or_default();
-            trace += &format!("{unit}\n");
+            writeln!(trace, "{unit}").unwrap();
             fs::write(&self.trace, trace).unwrap();
             context.progress(0.5, "counting");
             while unit == self.wait_after && !context.cancelled() {

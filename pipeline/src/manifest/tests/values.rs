@@ -198,10 +198,7 @@ fn parameters_of_a_kind_are_known_without_a_manifest() {
         let all = super::super::describe(registry.get(kind).unwrap());
         all.into_iter().map(|p| (p.name, p.required, p.default)).collect::<Vec<_>>()
     };
-    assert_eq!(
-        shown("read"),
-        [("files", true, None), ("columns", true, None), ("limit", false, None)]
-    );
+    assert_eq!(shown("read"), [("files", true, None), ("columns", true, None), ("limit", false, None)]);
     assert_eq!(
         shown("resize"),
         [("size", false, Some(224.into())), ("filter", false, Some("bicubic".into()))]
