@@ -152,6 +152,16 @@ fn gradients_of_projector_and_adapter_equal_torch() {
 }
 
 #[test]
+fn tracking_the_input_changes_no_gradient() {
+    let fixture = Fixture::open("gqa");
+    let adapted = fixture.adapted(&Device::flex(), Dtype::F32);
+    assert!(!adapted.track_input, "the CPU needs no workaround");
+    let tracked = Vlm { track_input: true, ..adapted.clone() };
+    let chosen = |key: &str| key.contains(".lora_");
+    assert_eq!(gradients(&fixture, tracked, chosen), gradients(&fixture, adapted, chosen));
+}
+
+#[test]
 fn gradients_of_the_whole_model_equal_torch() {
     let fixture = Fixture::open("gqa");
     let ours = gradients(&fixture, fixture.model(&Device::flex(), Dtype::F32), |_| true);

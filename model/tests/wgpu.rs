@@ -1,0 +1,13 @@
+//! The GPU code path on a machine without a GPU: Mesa's llvmpipe through wgpu. Built with the feature `wgpu`.
+#![cfg(feature = "wgpu")]
+
+use llavm_model::config::Dtype;
+use llavm_model::device::DeviceName;
+use llavm_model::doctor::{DeviceUnderTest, examine};
+
+#[test]
+fn the_graphics_path_computes_what_the_cpu_computes() -> Result<(), Box<dyn std::error::Error>> {
+    let report = examine(&DeviceUnderTest::open(DeviceName::WgpuCpu)?, &[Dtype::F32]);
+    assert!(report.passed(), "{report}");
+    Ok(())
+}
