@@ -116,7 +116,10 @@ impl Chat<'_> {
             "/save" => self.save(Path::new(rest))?,
             "/help" => print(&format!("{HELP}\n"))?,
             _ => {
-                return Err(Failure::wrong(format!("there is no command {name}"), "/help lists the commands"));
+                return Err(Failure::wrong(
+                    format!("there is no command {name}"),
+                    "/help lists the commands",
+                ));
             }
         }
         Ok(())

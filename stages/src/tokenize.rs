@@ -23,6 +23,7 @@ use llavm_model::tokenizer::Tokenizer;
 use llavm_pipeline::stage::{Apply, MapStage, Missing, OpenContext, Parameters, Resource, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Parameters of `tokenize`.
@@ -153,6 +154,8 @@ struct Work {
     ids: Vec<u32>,
     train: Vec<bool>,
     pads: Option<Pads>,
+    /// Text of this batch that is not trained on: prompts and what the template adds come again and again.
+    prompts: HashMap<String, Vec<u32>>,
     /// Pads of the row's pictures, and where the last one ends.
     n_pads: usize,
     pads_end: usize,
@@ -198,8 +201,17 @@ impl Encoder {
         if work.text.is_empty() {
             return Ok(());
         }
-        let ids = self.tokenizer.encode(&work.text);
-        work.ids.extend(ids.map_err(|error| Failure::Row("unencodable", error.to_string()))?);
+        let known = work.prompts.get(&work.text);
+        if let Some(ids) = known {
+            work.ids.extend_from_slice(ids);
+        } else {
+            let ids = self.tokenizer.encode(&work.text);
+            let ids = ids.map_err(|error| Failure::Row("unencodable", error.to_string()))?;
+            work.ids.extend_from_slice(&ids);
+            if !train {
+                work.prompts.insert(work.text.clone(), ids);
+            }
+        }
         work.train.resize(work.ids.len(), train);
         work.text.clear();
         Ok(())
