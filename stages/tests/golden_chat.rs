@@ -94,26 +94,19 @@ fn every_conversation_with_an_answer_is_rendered_and_encoded_as_transformers_doe
     assert_eq!((changed, equal), (refused.to_vec(), 19));
 }
 
-/// TRL's training template: Qwen3's with a think block and generation marks in every assistant turn.
+/// As in `make_chat.py`: every assistant turn with a think block, and that, its text and its end marked as generated.
 fn training_template() -> String {
     let path = common::root("data/qwen3-tokenizer/tokenizer_config.json");
     let config: Value =
         serde_json::from_str(&std::fs::read_to_string(path).expect("readable")).expect("a configuration");
     let ours = config["chat_template"].as_str().expect("a template");
-    let marked = ours.replace(
-        "{{- '<|im_start|>' + message.role + '\\n' + content }}",
-        "{{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}",
-    );
-    let marked = marked.replace(
-        "{{- '<|im_start|>' + message.role + '\\n<think>",
-        "{{- '<|im_start|>' + message.role + '\\n' }}{% generation %}{{- '<think>",
-    );
-    let end = marked
-        .rfind("        {{- '<|im_end|>\\n' }}\n    {%- elif message.role == \"tool\"")
-        .expect("the end of a turn");
-    let (before, after) = marked.split_at(end);
-    let turn_end = "        {{- '<|im_end|>\\n' }}\n";
-    format!("{before}{turn_end}        {{%- endgeneration %}}\n{}", &after[turn_end.len()..])
+    let start = ours.find("        {%- if loop.index0 > ns.last_query_index %}").expect("how a turn begins");
+    let end = ours.find("        {%- if message.tool_calls %}").expect("what follows a turn's text");
+    let turn = "        {{- '<|im_start|>' + message.role + '\\n' }}{% generation %}\
+                {{- '<think>\\n' + reasoning_content.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}\n";
+    let close = "        {{- '<|im_end|>\\n' }}\n    {%- elif message.role == \"tool\"";
+    let marked = close.replace("    {%- elif", "        {%- endgeneration %}\n    {%- elif");
+    format!("{}{turn}{}", &ours[..start], &ours[end..]).replace(close, &marked)
 }
 
 #[test]
