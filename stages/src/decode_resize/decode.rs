@@ -6,6 +6,7 @@
 
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a picture cannot be used: code and detail.
 pub type Unusable = (&'static str, String);
@@ -59,7 +60,9 @@ pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Re
     let target = if color == ColorType::Rgb8 { &mut *rgb } else { &mut *raw };
     let bytes_needed = usize::try_from(decoder.total_bytes()).map_err(|_| too_large_for_memory())?;
     target.resize(bytes_needed, 0);
-    decoder.read_image(target).map_err(|error| unusable(&error))?;
+    // Decoders of foreign bytes have panicked before; one picture must not end a run.
+    let read = catch_unwind(AssertUnwindSafe(|| decoder.read_image(target)));
+    read.map_err(|_| (UNDECODABLE, "the decoder gave up".to_owned()))?.map_err(|error| unusable(&error))?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         return Err((UNDECODABLE, "truncated: the JPEG ends before its end marker".to_owned()));
     }
