@@ -152,15 +152,14 @@ impl Counts {
     }
 
     fn start_line(&self) -> String {
-        let plural = if self.to_make == 1 { "" } else { "s" };
-        format!("{}: {} partition{plural} to make", self.name, thousands(self.to_make as u64))
+        match self.to_make {
+            0 | 1 => format!("{}: started", self.name),
+            n => format!("{}: {} partitions to make", self.name, thousands(n as u64)),
+        }
     }
 
     /// One plain line.
     fn line(&self, elapsed: Duration) -> String {
-        if let Some((done, text)) = &self.job {
-            return format!("{}: {:.0}% {text}", self.name, done * 100.0);
-        }
         let seconds = elapsed.as_secs_f64();
         let rejected = match self.rejected {
             0 => String::new(),
@@ -168,7 +167,11 @@ impl Counts {
         };
         let rows = thousands(self.rows);
         if self.is_done() {
-            return format!("{}: done, {rows} rows{rejected} in {}", self.name, duration(seconds));
+            let rows = if self.rows == 0 { String::new() } else { format!(", {rows} rows{rejected}") };
+            return format!("{}: done{rows} in {}", self.name, duration(seconds));
+        }
+        if let Some((done, text)) = &self.job {
+            return format!("{}: {:.0}% {text}", self.name, done * 100.0);
         }
         let rate = self.rows as f64 / seconds.max(1e-9);
         let left = self.rows_in_all().saturating_sub(self.rows) as f64 / rate.max(1e-9);
@@ -207,12 +210,12 @@ impl Follow for ProgressBar {
             self.set_length(JOB_STEPS);
             self.set_position((done.clamp(0.0, 1.0) * JOB_STEPS as f64) as u64);
             self.set_message(text.clone());
-            return;
-        }
-        self.set_length(counts.rows_in_all().max(1));
-        self.set_position(counts.rows);
-        if counts.rejected > 0 {
-            self.set_message(format!("{} rejected", thousands(counts.rejected)));
+        } else {
+            self.set_length(counts.rows_in_all().max(1));
+            self.set_position(counts.rows);
+            if counts.rejected > 0 {
+                self.set_message(format!("{} rejected", thousands(counts.rejected)));
+            }
         }
         if counts.is_done() {
             self.finish();
@@ -249,6 +252,15 @@ mod tests {
     fn the_last_line_tells_rejects_and_time() {
         let done = Counts { begun: 4, made: 4, rows: 16_384, rejected: 12, ..counts() };
         assert_eq!(done.line(Duration::from_secs(80)), "chat: done, 16,384 rows, 12 rejected in 1 min 20 s");
+    }
+
+    #[test]
+    fn a_job_tells_how_far_it_is() {
+        let job = Counts { name: "align".to_owned(), to_make: 1, begun: 1, ..Counts::default() };
+        assert_eq!(job.start_line(), "align: started");
+        let halfway = Counts { job: Some((0.5, "step 50, loss 3.9".to_owned())), ..job.clone() };
+        assert_eq!(halfway.line(Duration::from_secs(60)), "align: 50% step 50, loss 3.9");
+        assert_eq!(Counts { made: 1, ..halfway }.line(Duration::from_secs(120)), "align: done in 2 min 00 s");
     }
 
     #[test]

@@ -1,0 +1,326 @@
+//! The program as a black box: exit status, what it says, and what it leaves on the disk.
+
+#![allow(clippy::unwrap_used, reason = "a test whose helpers fail has failed")]
+
+use insta::assert_snapshot;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a call of the program did.
+struct Call {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llavm"));
+    command
+        .current_dir(folder)
+        .args(args)
+        .stdin(Stdio::null())
+        .env_remove("LLAVM_LOG")
+        .env_remove("NO_COLOR");
+    command
+}
+
+fn llavm(folder: &Path, args: &[&str]) -> Call {
+    let output = command(folder, args).output().unwrap();
+    Call {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A folder with the manifest `m.toml`; `DATA` in it stands for the project's `data/`.
+fn folder(manifest: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let data = root().join("data");
+    std::fs::write(folder.path().join("m.toml"), manifest.replace("DATA", data.to_str().unwrap())).unwrap();
+    folder
+}
+
+/// Every file below `folder`, in order.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { all.push(path) }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// The text branch of the sample of captions.
+const TEXT: &str = r#"
+name = "text"
+
+[vars]
+system = "You are a helpful assistant."
+
+[stages.rows]
+kind    = "read"
+files   = "DATA/cc3m/*.parquet"
+columns = { image = "image", prompt = "input", answer = "output" }
+limit   = 40
+
+[stages.chat]
+kind      = "chat-template"
+from      = "rows"
+tokenizer = "DATA/qwen3-tokenizer"
+system    = "${system}"
+
+[stages.pads]
+kind = "image-pads"
+from = "chat"
+
+[stages.tokens]
+kind      = "tokenize"
+from      = "pads"
+tokenizer = "DATA/qwen3-tokenizer"
+
+[stages.labels]
+kind = "shift-labels"
+from = "tokens"
+"#;
+
+#[test]
+fn every_command_has_a_help_with_an_example() {
+    let help = llavm(root(), &["--help"]);
+    assert_eq!(help.status, 0, "{}", help.stderr);
+    let commands: Vec<&str> = help
+        .stdout
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    for wanted in
+        ["run", "validate", "status", "explain", "graph", "peek", "verify", "gc", "kinds", "completions"]
+    {
+        assert!(commands.contains(&wanted), "{wanted} is listed: {}", help.stdout);
+    }
+    for command in commands {
+        let help = llavm(root(), &[command, "--help"]);
+        assert_eq!(help.status, 0, "{command}");
+        assert!(help.stdout.contains("Example"), "{command} shows an example: {}", help.stdout);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_status_2() {
+    for args in [
+        &["validat", "m.toml"][..],
+        &["run"],
+        &["run", "m.toml", "--jobs", "0"],
+        &["graph", "m.toml", "--format", "png"],
+    ] {
+        let call = llavm(root(), args);
+        assert_eq!((call.status, call.stdout.as_str()), (2, ""), "{args:?}: {}", call.stderr);
+    }
+    assert!(llavm(root(), &["validat"]).stderr.contains("'validate'"));
+}
+
+#[test]
+fn all_mistakes_of_a_manifest_are_told_and_nothing_is_run() {
+    let folder = folder(
+        r#"
+name = "wrong"
+
+[stages.rows]
+kind    = "read"
+files   = "nowhere/*.parquet"
+colums  = { image = "image" }
+
+[stages.chat]
+kind      = "chat-templat"
+from      = "rows"
+
+[stages.pixels]
+kind = "decode-resize"
+from = "rws"
+size = "large"
+"#,
+    );
+    let call = llavm(folder.path(), &["run", "m.toml"]);
+    assert_eq!((call.status, call.stdout.as_str()), (2, ""));
+    assert_snapshot!(call.stderr.replace(" \n", "\n"), @"");
+    assert_eq!(files(folder.path()).len(), 1, "only the manifest is there");
+}
+
+#[test]
+fn a_manifest_that_is_not_there_ends_with_status_2() {
+    let call = llavm(root(), &["validate", "nowhere.toml"]);
+    assert_eq!(call.status, 2);
+    assert_snapshot!(call.stderr, @"");
+}
+
+#[test]
+fn an_unknown_stage_or_variable_on_the_command_line_names_the_nearest() {
+    let folder = folder(TEXT);
+    let call = llavm(folder.path(), &["run", "m.toml", "--until", "token"]);
+    assert_eq!(call.status, 2);
+    assert_snapshot!(call.stderr, @"");
+    let call = llavm(folder.path(), &["validate", "m.toml", "--set", "sytem=x"]);
+    assert_eq!(call.status, 2);
+    assert_snapshot!(call.stderr, @"");
+}
+
+#[test]
+fn every_manifest_of_the_project_is_right() {
+    let manifests = std::fs::read_dir(root().join("manifests")).unwrap();
+    for manifest in manifests.map(|entry| entry.unwrap().path()) {
+        let call = llavm(root(), &["graph", manifest.to_str().unwrap()]);
+        assert_eq!(call.status, 0, "{}: {}", manifest.display(), call.stderr);
+    }
+}
+
+#[test]
+fn a_graph_as_text_mermaid_and_dot() {
+    let folder = folder(TEXT);
+    assert_snapshot!(llavm(root(), &["graph", "manifests/quickstart.toml"]).stdout, @"");
+    assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "mermaid"]).stdout, @"");
+    assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "dot"]).stdout, @"");
+}
+
+#[test]
+fn kinds_are_listed_with_their_parameters() {
+    let all = llavm(root(), &["kinds"]).stdout;
+    for kind in ["read", "decode-resize", "chat-template", "image-pads", "tokenize", "shift-labels", "shard"]
+    {
+        assert!(all.lines().any(|line| line.split_whitespace().next() == Some(kind)), "{all}");
+    }
+    assert_snapshot!(llavm(root(), &["kinds", "tokenize"]).stdout, @"");
+    let call = llavm(root(), &["kinds", "tokenise"]);
+    assert_eq!(call.status, 2);
+    assert!(call.stderr.contains("Did you mean `tokenize`?"), "{}", call.stderr);
+}
+
+#[test]
+fn every_shell_gets_completions() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = llavm(root(), &["completions", shell]).stdout;
+        assert!(
+            script.contains("explain") && script.contains("--dry-run") || script.contains("dry-run"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let mut child = command(root(), &["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_dry_run_tells_the_plan_and_writes_nothing() {
+    let folder = folder(TEXT);
+    let call = llavm(folder.path(), &["run", "m.toml", "--dry-run"]);
+    assert_eq!(call.status, 0, "{}", call.stderr);
+    assert_snapshot!(call.stdout, @"");
+    assert_eq!(files(folder.path()).len(), 1, "only the manifest is there");
+}
+
+#[test]
+fn a_run_is_told_and_the_next_one_has_nothing_to_do() {
+    let folder = folder(TEXT);
+    let first = llavm(folder.path(), &["run", "m.toml", "--summary", "first.json"]);
+    assert_eq!(first.status, 0, "{}", first.stderr);
+    assert!(!first.stdout.contains('\x1b') && !first.stderr.contains('\x1b'), "no colours off a terminal");
+    let summary = json(&folder.path().join("first.json"));
+    assert_eq!(summary["manifest"], "text");
+    assert_eq!(stage(&summary, "tokens")["rows"], 40);
+    assert_eq!(stage(&summary, "tokens")["ran"], 1);
+
+    let second = llavm(folder.path(), &["run", "m.toml", "--summary", "second.json"]);
+    assert_eq!(second.status, 0, "{}", second.stderr);
+    assert_eq!(second.stdout, "text: nothing to do, all 5 stages are up to date\n");
+    assert_eq!(stage(&json(&folder.path().join("second.json")), "tokens")["reused"], 1);
+}
+
+#[test]
+fn status_lists_stored_files_and_explain_names_the_changed_parameter() {
+    let folder = folder(TEXT);
+    assert_eq!(llavm(folder.path(), &["run", "m.toml"]).status, 0);
+    let status: serde_json::Value =
+        serde_json::from_str(&llavm(folder.path(), &["status", "m.toml", "--json"]).stdout).unwrap();
+    let tokens = stage(&status, "tokens");
+    assert_eq!((tokens["state"].as_str(), tokens["rows"].as_u64()), (Some("ready"), Some(40)));
+    for file in tokens["files"].as_array().unwrap() {
+        assert!(folder.path().join(file.as_str().unwrap()).is_file(), "{file}");
+    }
+    let explained = llavm(folder.path(), &["explain", "m.toml", "chat", "--set", "system=Be brief."]);
+    assert_eq!(explained.status, 0, "{}", explained.stderr);
+    assert!(explained.stdout.contains("parameter system changed"), "{}", explained.stdout);
+    let verified = llavm(folder.path(), &["verify", "m.toml"]);
+    assert_eq!(verified.status, 0, "{}{}", verified.stdout, verified.stderr);
+    assert!(llavm(folder.path(), &["gc", "m.toml", "--dry-run"]).stdout.starts_with("0 B would be freed"));
+}
+
+#[test]
+fn a_run_over_its_budget_ends_with_status_1_and_shows_examples() {
+    let manifest = r#"
+name = "broken"
+max_rejects = 0.01
+
+[stages.rows]
+kind    = "read"
+files   = "DATA/broken/rows.parquet"
+columns = { id = "id", image = "image", prompt = "input", answer = "output" }
+
+[stages.pixels]
+kind = "decode-resize"
+from = "rows"
+"#;
+    let folder = folder(manifest);
+    let call = llavm(folder.path(), &["run", "m.toml"]);
+    assert_eq!(call.status, 1, "{}", call.stderr);
+    assert!(call.stderr.contains("max_rejects") && call.stderr.contains("the first ones"), "{}", call.stderr);
+}
+
+#[test]
+fn peek_shows_pictures_template_and_loss() {
+    let folder = folder(TEXT);
+    let call = llavm(folder.path(), &["peek", "m.toml", "labels", "--rows", "1", "--first", "1"]);
+    assert_eq!(call.status, 0, "{}", call.stderr);
+    assert!(call.stdout.contains("picture of 224 × 224"), "{}", call.stdout);
+    assert!(call.stdout.contains("<|image_pad|> ×49"), "{}", call.stdout);
+    let trained = call.stdout.rsplit_once('⟦').and_then(|(_, rest)| rest.split_once('⟧')).unwrap().0;
+    assert!(trained.ends_with("<|im_end|>"), "{trained}");
+
+    let call = llavm(folder.path(), &["peek", "m.toml", "labels", "--html", "look.html"]);
+    assert_eq!(
+        (call.status, call.stdout.as_str()),
+        (0, "3 rows of labels in look.html\n"),
+        "{}",
+        call.stderr
+    );
+    let html = std::fs::read_to_string(folder.path().join("look.html")).unwrap();
+    assert_eq!(html.matches("<img alt=\"\" src=\"data:image/png;base64,").count(), 3);
+    assert!(html.contains("<span class=\"loss\" title=\"151645\">&lt;|im_end|&gt;</span>"));
+}
+
+fn json(file: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn stage<'a>(report: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    report["stages"].as_array().unwrap().iter().find(|stage| stage["name"] == name).unwrap()
+}
