@@ -99,7 +99,15 @@ pub fn colours(terminal: bool) -> bool {
 
 fn handler() -> MietteHandler {
     let terminal = io::stderr().is_terminal();
-    let options = MietteHandlerOpts::new().force_graphical(true).color(colours(terminal));
+    // Lines break at spaces only, so that a path can be copied.
+    let options = MietteHandlerOpts::new()
+        .force_graphical(true)
+        .color(colours(terminal))
+        // Messages of the engine hold those of their causes.
+        .without_cause_chain()
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
     if terminal { options.build() } else { options.unicode(true).width(WIDTH).build() }
 }
 

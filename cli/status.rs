@@ -3,7 +3,7 @@
 use crate::args::ManifestArgs;
 use crate::failure::Outcome;
 use crate::output::{Align, Table, print, thousands};
-use llavm_pipeline::inspect::status::{State, Status};
+use llavm_pipeline::inspect::status::{StageStatus, State, Status};
 use llavm_pipeline::{Engine, Options};
 use std::fmt::Write;
 
@@ -49,8 +49,8 @@ fn table(status: &Status) -> String {
             stage.kind.clone(),
             state(stage.state).to_owned(),
             partitions,
-            thousands(stage.rows),
-            thousands(stage.rejected.values().sum()),
+            counted(stage, stage.rows),
+            counted(stage, stage.rejected.values().sum()),
         ]);
     }
     let mut out = table.draw();
@@ -60,6 +60,11 @@ fn table(status: &Status) -> String {
         }
     }
     if out.ends_with('\n') { out } else { out + "\n" }
+}
+
+/// Rows of a derived table that nobody has read are not known.
+fn counted(stage: &StageStatus, count: u64) -> String {
+    if stage.state == State::Derived && stage.rows == 0 { "-".to_owned() } else { thousands(count) }
 }
 
 fn state(state: State) -> &'static str {
@@ -75,7 +80,6 @@ fn state(state: State) -> &'static str {
 mod tests {
     use super::*;
     use insta::assert_snapshot;
-    use llavm_pipeline::inspect::status::StageStatus;
 
     #[test]
     fn a_table_of_stages() {

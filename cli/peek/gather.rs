@@ -13,7 +13,7 @@ use llavm_model::tokenizer::Tokenizer;
 use llavm_pipeline::graph::NodeIndex;
 use llavm_pipeline::{Column, Engine, StageError};
 use llavm_stages::decode_resize::DecodeResize;
-use llavm_stages::segments::SegmentRows;
+use llavm_stages::segments::{self, SegmentRows};
 
 /// The columns that have a way of their own to be shown.
 const SHOWN: [&str; 8] = ["id", "images", "pixels", "messages", "segments", "input_ids", "train", "labels"];
@@ -80,11 +80,8 @@ fn show(
 ) -> Result<Row, StageError> {
     let segments = match value(batch, "segments", row) {
         Some(_) => {
-            let segments = SegmentRows::of(batch)?;
-            segments
-                .row(row)
-                .map(|segment| Segment { text: segment.text.to_owned(), train: segment.train })
-                .collect()
+            let rows = SegmentRows::of(batch)?;
+            rows.row(row).map(|segment| shown(&segment)).collect()
         }
         None => Vec::new(),
     };
@@ -97,6 +94,26 @@ fn show(
         tokens: show_tokens(batch, row, tokenizer),
         others: others(batch, row)?,
         reject: string(batch, "reject", row),
+    })
+}
+
+/// A segment; of the pads of a picture, one and how many there are.
+fn shown(segment: &segments::Segment<'_>) -> Segment {
+    let text = match (segment.role, repeated(segment.text)) {
+        (segments::IMAGE, Some((pad, times))) if times > 1 => format!("{pad} ×{times}"),
+        _ => segment.text.to_owned(),
+    };
+    Segment { text, train: segment.train }
+}
+
+/// The shortest text that `text` is a repetition of, and how often.
+fn repeated(text: &str) -> Option<(&str, usize)> {
+    let starts = text.char_indices().map(|(start, _)| start).skip(1).chain([text.len()]);
+    let mut lengths = starts.filter(|length| text.len().is_multiple_of(*length));
+    lengths.find_map(|length| {
+        let unit = text.get(..length)?;
+        let times = text.len() / length;
+        (unit.repeat(times) == text).then_some((unit, times))
     })
 }
 
@@ -194,4 +211,36 @@ fn others(batch: &RecordBatch, row: usize) -> Result<Vec<(String, String)>, Stag
         })
         .map(|(field, column)| Ok((field.name().clone(), array_value_to_string(column, row)?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pads_are_counted_and_other_text_is_not() {
+        assert_eq!(repeated(&"<|图|>".repeat(49)), Some(("<|图|>", 49)));
+        assert_eq!(repeated("aab"), Some(("aab", 1)));
+        assert_eq!(repeated(""), None);
+        let segment = |text, role| shown(&segments::Segment { text, train: true, role }).text;
+        assert_eq!(segment("<p><p><p>", segments::IMAGE), "<p> ×3");
+        assert_eq!(segment("hahaha", segments::USER), "hahaha");
+    }
+
+    #[test]
+    fn the_most_processed_column_of_each_sort_is_read() {
+        let columns = |names: &[&str]| -> Vec<Column> {
+            names
+                .iter()
+                .map(|name| Column { name: (*name).to_owned(), data_type: DataType::UInt32 })
+                .collect()
+        };
+        let of = |names: &[&str]| wanted(&columns(names), |name| name == "n_images");
+        assert_eq!(of(&["id", "images", "messages", "width"]), ["id", "images", "messages"]);
+        assert_eq!(of(&["id", "pixels", "images", "n_images"]), ["id", "pixels", "n_images"]);
+        assert_eq!(
+            of(&["labels", "input_ids", "train", "segments", "messages"]),
+            ["labels", "input_ids", "segments"]
+        );
+    }
 }

@@ -60,8 +60,8 @@ impl RunError {
         match self {
             Self::Stage { cause, .. } | Self::Store(cause) => advice(cause),
             Self::Budget(_) => Some(
-                "Look at the rows named here. If such rows are expected, raise `max_rejects` of the stage: a share \
-                 of its rows, or { fraction = 0.2, consecutive = 5000 }."
+                "Look at the rows named here. If such rows are expected, raise `max_rejects` of the stage (a share of its rows, or \
+                 { fraction, consecutive }); rows that are fine are kept either way."
                     .to_owned(),
             ),
             Self::Interrupted { .. } => Some("Run the same command again to go on from here.".to_owned()),

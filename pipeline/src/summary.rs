@@ -44,7 +44,7 @@ pub struct StageSummary {
     pub rows: u64,
     /// New rejects of this stage among them by `kind/code`.
     pub rejected: BTreeMap<String, u64>,
-    /// The first rejects; `rejects.jsonl` of the run lists them all.
+    /// The first rejects of each reason; `rejects.jsonl` of the run lists them all.
     pub reject_examples: Vec<RejectExample>,
     /// Wall time during which at least one of its partitions was being made.
     pub seconds: f64,

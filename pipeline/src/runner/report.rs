@@ -9,13 +9,15 @@ use crate::graph::NodeIndex;
 use crate::store::files::{self, at};
 use crate::summary::{RejectExample, StageSummary};
 use crate::table::rejects;
-use crate::tally::EXAMPLES;
 use crate::tasks::{Pass, TaskId};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::sync::PoisonError;
+
+/// Rejects of one reason that a summary shows.
+const EXAMPLES: u64 = 3;
 
 /// The largest resident set of this process so far, in MiB (`VmHWM` of Linux; 0 elsewhere).
 pub fn peak_rss_mib() -> f64 {
@@ -57,12 +59,13 @@ impl Runner<'_> {
             let places: Vec<u64> = found.iter().map(|(row, _)| *row).collect();
             let label = self.session.label(node, partition);
             for ((row, reason), id) in found.into_iter().zip(ids(self.session, node, partition, &places)) {
-                *rejected.entry(rejects::code(&reason).to_owned()).or_insert(0) += 1;
+                let of_this_reason = rejected.entry(rejects::code(&reason).to_owned()).or_insert(0);
+                *of_this_reason += 1;
                 let stage = self.session.name(node);
                 let line =
                     json!({"stage": stage, "partition": label, "row": row, "id": id, "reason": reason});
                 write(&line.to_string())?;
-                if examples.len() < EXAMPLES {
+                if *of_this_reason <= EXAMPLES {
                     examples.push(RejectExample { id, reason });
                 }
             }
