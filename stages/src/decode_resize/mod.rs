@@ -9,6 +9,7 @@
 //! | `undecodable` | the bytes are no whole picture in one of the formats; a page called `.jpg`, a truncated file |
 //! | `too-large` | more than `max_pixels` pixels: a decompression bomb |
 
+mod convolve;
 pub mod decode;
 mod resize;
 
@@ -16,10 +17,11 @@ use crate::arrays::{Lists, column, item_range, list_of};
 use arrow::array::{Array, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
+use convolve::Convolver;
 use decode::{Buffers, Unusable, decode};
 use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
-use resize::Resizer;
+use resize::resize;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -137,7 +139,7 @@ impl Apply for DecodeResize {
 
 thread_local! {
     /// Buffers of the thread that works on a batch, so that a picture costs no allocation.
-    static WORK: RefCell<(Buffers, Resizer)> = RefCell::default();
+    static WORK: RefCell<(Buffers, Convolver)> = RefCell::default();
 }
 
 impl DecodeResize {
@@ -157,13 +159,13 @@ impl DecodeResize {
     fn append(&self, n: usize, encoded: &[u8], pixels: &mut Vec<u8>) -> Result<(), Unusable> {
         let start = pixels.len();
         pixels.resize(start + self.n_bytes(), 0);
-        WORK.with_borrow_mut(|(buffers, resizer)| {
+        WORK.with_borrow_mut(|(buffers, convolver)| {
             let rgb = decode(encoded, self.max_pixels, buffers)?;
             let to = (self.size, self.filter, self.crop);
-            let done = resizer.resize(&rgb, to, &mut pixels[start..]);
+            resize(convolver, &rgb, to, &mut pixels[start..]);
             buffers.trim();
-            done.map_err(|error| ("undecodable", error.to_string()))
+            Ok(())
         })
-        .map_err(|(code, detail)| (code, format!("picture {}: {detail}", n + 1)))
+        .map_err(|(code, detail): Unusable| (code, format!("picture {}: {detail}", n + 1)))
     }
 }
