@@ -42,7 +42,7 @@ def rows_parquet(path: Path, good: bytes, png: bytes) -> list[tuple[str, str, st
         ("null-image", "no picture, no placeholder: text only", None, "What is 2 + 3?", "5", FINE),
         ("truncated-jpeg", "second half of the JPEG missing", good[: len(good) // 2], ASK, "a cat", UNDECODABLE),
         ("html", "a 404 page called jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", ASK, "a cat", UNDECODABLE),
-        ("empty-bytes", "zero bytes count as no picture, and there is a placeholder", b"", ASK, "a cat", "image-pads/placeholder-count"),
+        ("empty-bytes", "zero bytes", b"", ASK, "a cat", UNDECODABLE),
         ("one-byte", "one byte", b"\xff", ASK, "a cat", UNDECODABLE),
         ("truncated-png", "PNG cut in its pixels", png[: len(png) * 2 // 3], ASK, "a cat", UNDECODABLE),
         ("flipped-png", "PNG with one bit flipped: its checksum is wrong", flip(png, len(png) // 2), ASK, "a cat", UNDECODABLE),
@@ -101,7 +101,7 @@ def messages_jsonl(path: Path, good: bytes) -> list[tuple[str, str, str, str]]:
                        ("a line that is a JSON list", b'["a", "b"]'),
                        ("a line of zero bytes (NUL)", b"\0\0\0\0")]:
         lines.append(line)
-        table.append((path.name, f"line {len(lines)}", what, "read/bad-json"))
+        table.append((path.name, f"{path.name}#{len(lines) - 1}", what, "read/bad-json"))
     path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + b"\n")
     return table
 
@@ -121,14 +121,15 @@ def llava_json(path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def whole_files(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Files that cannot be read at all: each counts as one rejected row that names the file."""
+    """Files that cannot be read to their end: one rejected row that names the file."""
     whole = (folder / "rows.parquet").read_bytes()
     (folder / "truncated.parquet").write_bytes(whole[: len(whole) * 2 // 3])
     (folder / "truncated.json").write_bytes((folder / "llava.json").read_bytes()[:400])
     (folder / "empty.parquet").write_bytes(b"")
-    return [("truncated.parquet", "(file)", "the footer is missing", "read/bad-file"),
-            ("truncated.json", "(file)", "cut in the second row", "read/bad-file"),
-            ("empty.parquet", "(file)", "zero bytes", "read/bad-file")]
+    return [("truncated.parquet", "truncated.parquet#0", "the footer is missing", "read/bad-file"),
+            ("truncated.json", "llava-plain", "a whole row before the cut", FINE),
+            ("truncated.json", "truncated.json#1", "the file ends in this row", "read/bad-file"),
+            ("empty.parquet", "empty.parquet#0", "zero bytes", "read/bad-file")]
 
 
 def flip(data: bytes, at: int) -> bytes:
@@ -146,7 +147,8 @@ def png_header(width: int, height: int) -> bytes:
 def write_table(path: Path, table: list[tuple[str, str, str, str]]) -> None:
     lines = ["# Broken on purpose", "",
              "Written by `../make_broken.py`. `manifests/broken-sample.toml` runs over these files; each row below must end as",
-             "its last column says: `fine`, or rejected by that stage with that code.", "",
+             "its last column says: `fine`, or rejected by that kind of stage with that code. Rows without an id of their own are called",
+             "`<file>#<row>`, counted from 0.", "",
              "| file | row | what is odd | outcome |", "|---|---|---|---|"]
     lines += [f"| {file} | {row} | {what} | {code} |" for file, row, what, code in table]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -196,7 +196,7 @@ def tables(status: dict, stage: str, store: Path) -> list[dict]:
         if file.suffix != ".arrow":
             continue
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        frame = pl.read_ipc(file, memory_map=False)
+        frame = pl.read_ipc(file)
         assert frame.height == table.num_rows, f"{file}: polars reads {frame.height} rows, pyarrow {table.num_rows}"
         rows += table.to_pylist()
     return rows
