@@ -1,0 +1,165 @@
+//! A change reruns what hangs on it, and nothing else.
+
+use crate::project::{Project, Summary, ran};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+const MANIFEST: &str = "manifests/cc3m-sample.toml";
+const TEXT_STAGES: [&str; 5] = ["chat", "labels", "pads", "shards", "tokens"];
+
+/// The sample project after its first run.
+fn prepared() -> Project {
+    let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
+    project.run(&[MANIFEST]);
+    project
+}
+
+fn explain(project: &Project, stage: &str) -> String {
+    project.stdout(&["explain", MANIFEST, stage])
+}
+
+fn assert_nothing_ran(summary: &Summary) {
+    assert_eq!(ran(summary), Vec::<&str>::new());
+    for (name, stage) in summary {
+        assert_eq!(stage.reused, if name == "rows" { 0 } else { stage.partitions }, "{name}");
+    }
+}
+
+#[test]
+fn the_first_run_runs_everything_and_the_second_nothing() {
+    let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
+    let first = project.run(&[MANIFEST]);
+    let names: Vec<_> = first.keys().map(String::as_str).collect();
+    assert_eq!(names, ["chat", "labels", "pads", "pixels", "rows", "shards", "tokens"]);
+    for (name, stage) in first.iter().filter(|(name, _)| *name != "rows") {
+        assert_eq!((stage.ran, stage.rows), (stage.partitions, 320), "{name}");
+    }
+    assert_nothing_ran(&project.run(&[MANIFEST]));
+}
+
+#[test]
+fn another_system_message_reruns_the_text_and_not_one_picture() {
+    let project = prepared();
+    project.replace(MANIFEST, "You are a helpful assistant.", "You describe pictures.");
+    let why = explain(&project, "chat");
+    assert!(why.contains("system"), "{why}");
+    let summary = project.run(&[MANIFEST]);
+    assert_eq!(ran(&summary), TEXT_STAGES);
+    for stage in TEXT_STAGES {
+        assert_eq!(summary[stage].ran, summary[stage].partitions, "{stage}");
+    }
+}
+
+#[test]
+fn an_appended_file_runs_only_its_own_partitions() {
+    let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
+    let last = "data/cc3m/train-00002-of-00003.parquet";
+    std::fs::rename(project.path(last), project.path("aside")).unwrap();
+    let before = project.run(&[MANIFEST]);
+    std::fs::rename(project.path("aside"), project.path(last)).unwrap();
+    let why = explain(&project, "pixels");
+    assert!(why.contains("never made before"), "{why}");
+    let after = project.run(&[MANIFEST]);
+    for stage in ["pixels", "chat", "pads", "tokens", "labels"] {
+        assert_eq!(after[stage].partitions, before[stage].partitions + after[stage].ran, "{stage}");
+        assert_eq!(after[stage].reused, before[stage].partitions, "{stage}");
+        assert_eq!((before[stage].rows, after[stage].rows), (256, 320), "{stage}");
+    }
+    assert_eq!(after["shards"].ran, after["shards"].partitions);
+}
+
+#[test]
+fn order_names_dates_and_threads_rerun_nothing() {
+    let project = prepared();
+    let text = project.read(MANIFEST);
+    let (head, stages) = text.split_once("[stages.").unwrap();
+    let mut sections: Vec<_> = stages.split("[stages.").map(|section| format!("[stages.{section}")).collect();
+    sections.reverse();
+    project.write("elsewhere/other.toml", format!("{head}{}", sections.join("\n")));
+    assert_nothing_ran(&project.run(&["elsewhere/other.toml"]));
+
+    std::fs::rename(project.path("data/cc3m"), project.path("data/moved")).unwrap();
+    std::fs::rename(
+        project.path("data/moved/train-00001-of-00003.parquet"),
+        project.path("data/moved/train-00001.parquet"),
+    )
+    .unwrap();
+    std::fs::rename(project.path("data/qwen3-tokenizer"), project.path("tokenizer")).unwrap();
+    let moved = ["elsewhere/other.toml", "--set", "raw=data/moved", "--set", "tokenizer=tokenizer"];
+    assert_nothing_ran(&project.run(&moved));
+
+    let old = SystemTime::now() - Duration::from_secs(1_000_000);
+    for file in ["data/moved/train-00001.parquet", "tokenizer/tokenizer.json", "elsewhere/other.toml"] {
+        File::options().append(true).open(project.path(file)).unwrap().set_modified(old).unwrap();
+    }
+    for jobs in ["1", "2", "7"] {
+        assert_nothing_ran(&project.run(&[&moved[..], &["--jobs", jobs]].concat()));
+    }
+}
+
+#[test]
+fn another_template_at_the_same_path_reruns_from_the_template_on() {
+    let project = prepared();
+    let config = "data/qwen3-tokenizer/tokenizer_config.json";
+    let text = project.read(config);
+    assert!(text.contains("<|im_start|>system"));
+    project.write(config, text.replace("<|im_start|>system", "<|im_start|>System"));
+    let why = explain(&project, "chat");
+    assert!(why.contains("tokenizer_config.json"), "{why}");
+    assert_eq!(ran(&project.run(&[MANIFEST])), TEXT_STAGES);
+}
+
+#[test]
+fn a_rerun_stops_where_the_output_is_the_same() {
+    let project = prepared();
+    let tokenizer = "data/qwen3-tokenizer/tokenizer.json";
+    project.write(tokenizer, format!("{}\n", project.read(tokenizer)));
+    let why = explain(&project, "tokens");
+    assert!(why.contains("tokenizer.json"), "{why}");
+    let summary = project.run(&[MANIFEST]);
+    assert!(ran(&summary).contains(&"tokens"));
+    for unchanged in ["pixels", "pads", "labels", "shards"] {
+        assert_eq!(summary[unchanged].ran, 0, "{unchanged}");
+    }
+}
+
+#[test]
+fn another_picture_reruns_its_partition_of_pixels_and_no_text() {
+    let manifest = "manifests/zh-sample.toml";
+    let project = Project::with(&["data/zh", "data/qwen3-tokenizer", manifest]);
+    project.run(&[manifest]);
+    let lines = project.read("data/zh/captions.jsonl");
+    let picture = |line: &str| {
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["image"].as_str().unwrap().to_owned()
+    };
+    let mut lines: Vec<_> = lines.lines().map(str::to_owned).collect();
+    lines[3] = lines[3].replace(&picture(&lines[3]), &picture(&lines[9]));
+    project.write("data/zh/captions.jsonl", lines.join("\n") + "\n");
+    let summary = project.run(&[manifest]);
+    assert_eq!(summary["captions-pixels"].ran, 1);
+    for text in ["captions-pads", "captions-tokens", "captions-labels", "talk-pixels", "talk-chat"] {
+        assert_eq!(summary[text].ran, 0, "{text}");
+    }
+}
+
+#[test]
+fn three_hundred_partitions_are_found_done() {
+    let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
+    project.replace(MANIFEST, "partition_rows = 64", "partition_rows = 1");
+    let first = project.run(&[MANIFEST]);
+    assert_eq!((first["labels"].partitions, first["labels"].ran), (320, 320));
+    assert_nothing_ran(&project.run(&[MANIFEST]));
+}
+
+#[test]
+fn force_runs_a_stage_again_and_until_stops_there() {
+    let project = prepared();
+    let summary = project.run(&[MANIFEST, "--force", "tokens"]);
+    assert_eq!(ran(&summary), ["tokens"]);
+    let other = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
+    let summary = other.run(&[MANIFEST, "--until", "pads"]);
+    assert_eq!(
+        ran(&summary).into_iter().filter(|name| *name != "rows").collect::<Vec<_>>(),
+        ["chat", "pads"]
+    );
+}

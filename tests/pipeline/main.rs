@@ -1,0 +1,20 @@
+//! What `llavm run` promises, shown on the built program and the sample data: nothing runs twice, nothing depends on timing,
+//! nothing is lost by a crash, no row vanishes.
+//!
+//! | file | promise |
+//! |---|---|
+//! | `incremental.rs` | a change reruns what hangs on it, and nothing else; `explain` says why |
+//! | `determinism.rs` | any number of threads writes the same bytes |
+//! | `crash.rs` | killed anywhere, run again: as if never killed; damage is found and mended; full disks; many processes |
+//! | `rows.rs` | every broken row is a reject with the reason `data/broken/README.md` states; counts add up |
+//! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test whose helpers fail has failed")]
+
+mod crash;
+mod determinism;
+mod incremental;
+mod project;
+mod rows;
+mod samples;
+mod tables;
