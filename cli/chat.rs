@@ -33,7 +33,9 @@ pub struct Args {
     image: Option<PathBuf>,
 }
 
-const HELP: &str = "In the chat:
+const HELP: &str = "Example: llavm chat --model DIR --image photo.jpg
+
+In the chat:
   /image FILE    show another picture
   /system TEXT   set the system prompt (nothing: none)
   /reset         forget the turns, keep picture and system prompt

@@ -154,7 +154,48 @@ size = "large"
     );
     let call = llavm(folder.path(), &["run", "m.toml"]);
     assert_eq!((call.status, call.stdout.as_str()), (2, ""));
-    assert_snapshot!(call.stderr.replace(" \n", "\n"), @"");
+    assert_snapshot!(call.stderr.replace(" \n", "\n"), @r#"
+      × `rows` (read) has no parameter `colums`
+       ╭─[m.toml:7:1]
+     6 │ files   = "nowhere/*.parquet"
+     7 │ colums  = { image = "image" }
+       · ───┬──
+       ·    ╰── unknown
+     8 │
+       ╰────
+      help: Did you mean `columns`? Parameters of `read`: files, format, columns, conversation,
+            images, where, limit, prompts, header, partition_rows.
+
+      × `chat` is of the unknown kind `chat-templat`
+        ╭─[m.toml:10:13]
+      9 │ [stages.chat]
+     10 │ kind      = "chat-templat"
+        ·             ───────┬──────
+        ·                    ╰── no such kind
+     11 │ from      = "rows"
+        ╰────
+      help: Did you mean `chat-template`? Kinds: read, filter, decode-resize, chat-template,
+            image-pads, tokenize, shift-labels, shard.
+
+      × `pixels` reads the unknown stage `rws`
+        ╭─[m.toml:15:8]
+     14 │ kind = "decode-resize"
+     15 │ from = "rws"
+        ·        ──┬──
+        ·          ╰── no such stage
+     16 │ size = "large"
+        ╰────
+      help: Did you mean `rows`? Stages: chat, rows.
+
+      × `pixels` (decode-resize): `size`: expected a whole number, 0 or more, not the string "large"
+        ╭─[m.toml:16:8]
+     15 │ from = "rws"
+     16 │ size = "large"
+        ·        ───────
+        ╰────
+
+    m.toml: 4 problems; nothing was run
+    "#);
     assert_eq!(files(folder.path()).len(), 1, "only the manifest is there");
 }
 
@@ -162,7 +203,12 @@ size = "large"
 fn a_manifest_that_is_not_there_ends_with_status_2() {
     let call = llavm(root(), &["validate", "nowhere.toml"]);
     assert_eq!(call.status, 2);
-    assert_snapshot!(call.stderr, @"");
+    assert_snapshot!(call.stderr, @r"
+      × cannot read the manifest nowhere.toml: No such file or directory (os error 2)
+      help: Give the path of a TOML file, for example manifests/quickstart.toml.
+
+    nowhere.toml: 1 problem; nothing was run
+    ");
 }
 
 #[test]
@@ -170,10 +216,23 @@ fn an_unknown_stage_or_variable_on_the_command_line_names_the_nearest() {
     let folder = folder(TEXT);
     let call = llavm(folder.path(), &["run", "m.toml", "--until", "token"]);
     assert_eq!(call.status, 2);
-    assert_snapshot!(call.stderr, @"");
+    assert_snapshot!(call.stderr, @r"
+    × m.toml has no stage `token`
+    help: Did you mean `tokens`? Stages: rows, chat, pads, tokens, labels.
+    ");
     let call = llavm(folder.path(), &["validate", "m.toml", "--set", "sytem=x"]);
     assert_eq!(call.status, 2);
-    assert_snapshot!(call.stderr, @"");
+    assert_snapshot!(call.stderr, @r"
+      × `--set` names the unknown variable `sytem`
+       ╭─[command line:1:7]
+     1 │ --set sytem=x
+       ·       ──┬──
+       ·         ╰── not in [vars]
+       ╰────
+      help: Did you mean `system`? Variables: system.
+
+    m.toml: 1 problem; nothing was run
+    ");
 }
 
 #[test]
@@ -188,9 +247,43 @@ fn every_manifest_of_the_project_is_right() {
 #[test]
 fn a_graph_as_text_mermaid_and_dot() {
     let folder = folder(TEXT);
-    assert_snapshot!(llavm(root(), &["graph", "manifests/quickstart.toml"]).stdout, @"");
-    assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "mermaid"]).stdout, @"");
-    assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "dot"]).stdout, @"");
+    assert_snapshot!(llavm(root(), &["graph", "manifests/quickstart.toml"]).stdout, @r"
+    stage   kind           reads
+    rows    read           raw files
+    chat    chat-template  rows
+    pads    image-pads     chat
+    pixels  decode-resize  rows
+    tokens  tokenize       pads
+    labels  shift-labels   tokens
+    shards  shard          labels + pixels
+    ");
+    assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "mermaid"]).stdout, @r#"
+    flowchart LR
+      s0["rows<br/><small>read</small>"]
+      s1["chat<br/><small>chat-template</small>"]
+      s2["pads<br/><small>image-pads</small>"]
+      s3["tokens<br/><small>tokenize</small>"]
+      s4["labels<br/><small>shift-labels</small>"]
+      s0 --> s1
+      s1 --> s2
+      s2 --> s3
+      s3 --> s4
+    "#);
+    assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "dot"]).stdout, @r#"
+    digraph manifest {
+      rankdir = LR;
+      node [shape = box];
+      s0 [label = "rows\nread"];
+      s1 [label = "chat\nchat-template"];
+      s2 [label = "pads\nimage-pads"];
+      s3 [label = "tokens\ntokenize"];
+      s4 [label = "labels\nshift-labels"];
+      s0 -> s1;
+      s1 -> s2;
+      s2 -> s3;
+      s3 -> s4;
+    }
+    "#);
 }
 
 #[test]
@@ -200,7 +293,16 @@ fn kinds_are_listed_with_their_parameters() {
     {
         assert!(all.lines().any(|line| line.split_whitespace().next() == Some(kind)), "{all}");
     }
-    assert_snapshot!(llavm(root(), &["kinds", "tokenize"]).stdout, @"");
+    assert_snapshot!(llavm(root(), &["kinds", "tokenize"]).stdout, @r#"
+    tokenize (map): turn the rendered conversation into token ids
+    Reads `from`: one table, or tables that line up. Gives a table.
+
+    parameter        default
+    tokenizer        (must be given)
+    max_tokens       2048
+    overlong         "reject"
+    special_in_text  "reject"
+    "#);
     let call = llavm(root(), &["kinds", "tokenise"]);
     assert_eq!(call.status, 2);
     assert!(call.stderr.contains("Did you mean `tokenize`?"), "{}", call.stderr);
@@ -230,12 +332,23 @@ fn a_reader_that_goes_away_is_no_panic() {
 }
 
 #[test]
-fn a_dry_run_tells_the_plan_and_writes_nothing() {
+fn a_dry_run_tells_the_plan_and_makes_nothing() {
     let folder = folder(TEXT);
     let call = llavm(folder.path(), &["run", "m.toml", "--dry-run"]);
     assert_eq!(call.status, 0, "{}", call.stderr);
-    assert_snapshot!(call.stdout, @"");
-    assert_eq!(files(folder.path()).len(), 1, "only the manifest is there");
+    assert_snapshot!(call.stdout, @r"
+    rows    computed when read (read)
+    chat    run 1 of 1 (chat-template): never made before
+    pads    depends on the above 1 of 1 (image-pads)
+    tokens  depends on the above 1 of 1 (tokenize)
+    labels  depends on the above 1 of 1 (shift-labels)
+
+    nothing was run (--dry-run)
+    ");
+    // The digests of the raw files are remembered, for the run that will probably follow.
+    let made = files(&folder.path().join(".llavm"));
+    let allowed = |path: &PathBuf| path.ends_with("lock") || path.ends_with("digests/files.log");
+    assert!(made.iter().all(allowed), "{made:?}");
 }
 
 #[test]
@@ -298,6 +411,10 @@ from = "rows"
 #[test]
 fn peek_shows_pictures_template_and_loss() {
     let folder = folder(TEXT);
+    let early = llavm(folder.path(), &["peek", "m.toml", "labels"]);
+    assert_eq!(early.status, 1, "nothing was run yet");
+    assert!(early.stderr.contains("Run the manifest first"), "{}", early.stderr);
+    assert_eq!(llavm(folder.path(), &["run", "m.toml"]).status, 0);
     let call = llavm(folder.path(), &["peek", "m.toml", "labels", "--rows", "1", "--first", "1"]);
     assert_eq!(call.status, 0, "{}", call.stderr);
     assert!(call.stdout.contains("picture of 224 × 224"), "{}", call.stdout);

@@ -109,7 +109,7 @@ fn shown(segment: &segments::Segment<'_>) -> Segment {
 /// The shortest text that `text` is a repetition of, and how often.
 fn repeated(text: &str) -> Option<(&str, usize)> {
     let starts = text.char_indices().map(|(start, _)| start).skip(1).chain([text.len()]);
-    let mut lengths = starts.filter(|length| text.len().is_multiple_of(*length));
+    let mut lengths = starts.filter(|length| *length > 0 && text.len().is_multiple_of(*length));
     lengths.find_map(|length| {
         let unit = text.get(..length)?;
         let times = text.len() / length;

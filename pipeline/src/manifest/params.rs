@@ -17,11 +17,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 /// Values tried for a missing key, until one is of its type.
 const STAND_INS: [&str; 7] = ["\"\"", "1", "1.5", "true", "[\"\"]", "[]", "{}"];
 
-/// Builds the stage of `entry`, or tells all that is wrong with its parameters.
+/// Builds the stage of `entry`, or tells all that is wrong with its parameters. A stage is also built when its only mistake
+/// are unknown keys, so that what hangs on it can be checked.
 pub(super) fn build_stage(entry: &Entry<'_>, kind: &Kind, problems: &mut Problems) -> Option<Stage> {
     let mut repair = Repair::new(entry.params.clone(), entry.name_span.clone());
     let unknown = take_unknown(&mut repair.table, entry, kind, problems);
-    let fine = unknown.is_empty() && entry.spoiled.is_empty();
+    let fine = entry.spoiled.is_empty();
     repair.told.extend(entry.spoiled.iter().cloned());
     repair.told.extend(unknown);
     loop {
