@@ -3,6 +3,7 @@
 mod args;
 mod chat;
 mod completions;
+mod doctor;
 mod explain;
 mod failure;
 mod gc;
@@ -53,6 +54,7 @@ enum Command {
     Verify(verify::Args),
     Gc(gc::Args),
     Kinds(kinds::Args),
+    Doctor(doctor::Args),
     Generate(generate::Args),
     Chat(chat::Args),
     Completions(completions::Args),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Kinds(args) => kinds::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Completions(args) => completions::run(args),

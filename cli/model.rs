@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use llavm_model::config::Dtype;
 use llavm_model::device::DeviceName;
+use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use llavm_model::folder::ModelFolder;
 use llavm_model::generate::Options;
 use llavm_model::generate::assistant::Assistant;
@@ -27,6 +28,10 @@ pub struct ModelArgs {
     /// f32, f16 or bf16 [default: f32 on the CPU, elsewhere what model.toml says]
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<Dtype>,
+
+    /// Trust a device other than the CPU without comparing it first (see llavm doctor)
+    #[arg(long)]
+    pub no_doctor: bool,
 
     /// The system prompt; "" for none [default: the one the model was trained with]
     #[arg(long, value_name = "TEXT")]
@@ -98,10 +103,14 @@ impl ModelArgs {
 
     /// The whole model, ready to answer.
     pub fn load(&self, folder: &ModelFolder) -> Result<Assistant, Failure> {
-        let start = Instant::now();
         let device = self.device.open().map_err(failed)?;
         let own = if self.device.is_reference() { Dtype::F32 } else { folder.description.dtype };
-        let mut assistant = Assistant::load(folder, &device, self.dtype.unwrap_or(own)).map_err(failed)?;
+        let dtype = self.dtype.unwrap_or(own);
+        if !self.no_doctor {
+            require_healthy(self.device, &[dtype], &Verdicts::of_user()).map_err(failed)?;
+        }
+        let start = Instant::now();
+        let mut assistant = Assistant::load(folder, &device, dtype).map_err(failed)?;
         if let Some(system) = &self.system {
             assistant.system = Some(system.clone()).filter(|text| !text.is_empty());
         }

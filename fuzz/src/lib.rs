@@ -3,6 +3,8 @@
 //! Whatever the bytes are, there must be rows or an error that says why there are none; each way of reading must see the same
 //! number of rows; a row without a reject must have its values.
 
+pub mod weights;
+
 use arrow::array::Array;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{BATCH_ROWS, Digest, OpenContext, Source, SourceStage};

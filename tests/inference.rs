@@ -1,0 +1,404 @@
+//! The commands that answer, as a user runs them: on the small model folders of `model/tests/fixtures`, whose answers
+//! come from transformers, and on folders that are broken in one way each.
+//!
+//! `inference/check_with_transformers.py` compares `llavm generate` with transformers on larger models and real pictures.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/fixtures").join(name)
+}
+
+fn llavm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_llavm"))
+        .args(arguments)
+        .env("HF_HOME", "/no/such/cache")
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A copy of the model folder `gqa` with a picture to ask about, to be broken.
+struct Copy {
+    folder: TempDir,
+}
+
+impl Copy {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(&fixture("gqa"), folder.path());
+        fs::write(folder.path().join("picture.png"), picture()).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(self.path(name)).unwrap();
+        change(&mut bytes);
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn generate(&self, more: &[&str]) -> Output {
+        let (model, image) = (self.folder.path().to_str().unwrap(), self.path("picture.png"));
+        let mut arguments = vec!["generate", "--model", model, "--image", image.to_str().unwrap()];
+        arguments.extend(["--max-new-tokens", "4"]);
+        arguments.extend(more);
+        llavm(&arguments)
+    }
+
+    /// What `generate` says when it fails with exit status 1, on one line, without the folder's name.
+    fn refusal(&self, more: &[&str]) -> String {
+        let output = self.generate(if more.is_empty() { &["--prompt", "What?"] } else { more });
+        let text = told(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(output.stdout.is_empty(), "{}", stdout(&output));
+        text.replace(self.folder.path().to_str().unwrap(), "/m")
+    }
+}
+
+/// Standard error as one line: the drawing and its line breaks taken out.
+fn told(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let words = text.split_whitespace().filter(|word| !matches!(*word, "×" | "│" | "help:"));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A picture of 60 by 50 pixels as PNG.
+fn picture() -> Vec<u8> {
+    let pixel = |x: u32, y: u32| image::Rgb([(x * 4) as u8, (y * 5) as u8, ((x * y) % 256) as u8]);
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(60, 50, pixel).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn answers(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", told(output));
+    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn json_has_the_promised_fields_and_no_other() {
+    let answer = answers(&Copy::new().generate(&["--prompt", "What?", "--json"])).remove(0);
+    let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
+    let mut sorted = keys.clone();
+    sorted.sort();
+    assert_eq!(sorted, ["generated_ids", "prompt_tokens", "seconds", "text", "tokens_per_second"]);
+    let ids = answer["generated_ids"].as_array().unwrap();
+    assert!((1..=4).contains(&ids.len()));
+    let (seconds, rate) =
+        (answer["seconds"].as_f64().unwrap(), answer["tokens_per_second"].as_f64().unwrap());
+    assert!((rate * seconds - ids.len() as f64).abs() < 1e-6);
+}
+
+#[test]
+fn pairs_broadcasts_and_lines_of_a_file_ask_the_same() {
+    let copy = Copy::new();
+    let ids = |output: &Output| -> Vec<Value> {
+        answers(output).iter().map(|answer| answer["generated_ids"].clone()).collect()
+    };
+    let image = copy.path("picture.png");
+    let image = image.to_str().unwrap();
+    let first = ids(&copy.generate(&["--prompt", "What?", "--json"]));
+    let second = ids(&copy.generate(&["--prompt", "Why 为什么", "--json"]));
+    let both = [first, second].concat();
+    assert_ne!(both[0], both[1]);
+    assert_eq!(ids(&copy.generate(&["--prompt", "What?", "--prompt", "Why 为什么", "--json"])), both);
+    let pairs = ["--prompt", "What?", "--image", image, "--prompt", "Why 为什么", "--json"];
+    assert_eq!(ids(&copy.generate(&pairs)), both);
+
+    let lines = "{\"image\": \"picture.png\", \"prompt\": \"What?\"}\n\n{\"image\": [\"picture.png\"], \"prompt\": \"Why 为什么\"}\n";
+    fs::write(copy.path("questions.jsonl"), lines).unwrap();
+    for batch in ["1", "2"] {
+        let file = copy.path("questions.jsonl");
+        let model = copy.folder.path().to_str().unwrap();
+        let arguments = ["generate", "--model", model, "--jsonl", file.to_str().unwrap(), "--json"];
+        let arguments = [&arguments[..], &["--batch-size", batch, "--max-new-tokens", "4"]].concat();
+        assert_eq!(ids(&llavm(&arguments)), both, "batch {batch}");
+    }
+}
+
+#[test]
+fn without_json_the_answer_is_the_text() {
+    let copy = Copy::new();
+    let answer = answers(&copy.generate(&["--prompt", "What?", "--json"])).remove(0);
+    let plain = copy.generate(&["--prompt", "What?"]);
+    assert_eq!(stdout(&plain), format!("{}\n", answer["text"].as_str().unwrap()));
+}
+
+#[test]
+fn the_adapter_and_the_system_prompt_change_the_answer() {
+    let copy = Copy::new();
+    let ask =
+        |more: &[&str]| answers(&copy.generate(&[&["--prompt", "What?", "--json"], more].concat())).remove(0);
+    let with = ask(&[]);
+    let tokens = |answer: &Value| answer["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&ask(&["--system", "Be brief."])) > tokens(&with));
+    copy.edit("model.toml", |text| text.extend(b"system = \"Be brief.\"\n"));
+    assert_eq!(tokens(&ask(&["--system", ""])), tokens(&with));
+    assert_eq!(tokens(&ask(&[])), tokens(&ask(&["--system", "Be brief."])));
+    fs::remove_dir_all(copy.path("adapter")).unwrap();
+    assert_ne!(ask(&["--system", ""])["generated_ids"], with["generated_ids"]);
+}
+
+#[test]
+fn a_seed_draws_the_same_answer_twice() {
+    let copy = Copy::new();
+    let ask = |seed| {
+        let settings =
+            ["--prompt", "What?", "--json", "--temperature", "0.9", "--top-k", "20", "--top-p", "0.9"];
+        let answer =
+            copy.generate(&[&settings[..], &["--repetition-penalty", "1.1", "--seed", seed]].concat());
+        answers(&answer)[0]["generated_ids"].clone()
+    };
+    assert_eq!(ask("1"), ask("1"));
+    assert_ne!(ask("1"), ask("2"));
+}
+
+#[test]
+fn a_question_without_picture_must_be_meant() {
+    let copy = Copy::new();
+    let model = copy.folder.path().to_str().unwrap();
+    let without = llavm(&["generate", "--model", model, "--prompt", "What?"]);
+    assert_eq!(without.status.code(), Some(2));
+    insta::assert_snapshot!(told(&without), @"");
+    let meant = llavm(&[
+        "generate",
+        "--model",
+        model,
+        "--prompt",
+        "What?",
+        "--text-only",
+        "--json",
+        "--max-new-tokens",
+        "3",
+    ]);
+    let with = copy.generate(&["--prompt", "What?", "--json"]);
+    let tokens = |output: &Output| answers(output)[0]["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(tokens(&with) - tokens(&meant), 9 + 1, "nine pads and a line break");
+}
+
+#[test]
+fn a_wrong_command_line_is_told_before_anything_is_loaded() {
+    let copy = Copy::new();
+    let wrong = |more: &[&str]| {
+        let output = copy.generate(more);
+        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+        told(&output)
+    };
+    insta::assert_snapshot!(wrong(&["--prompt", "What?", "--top-p", "1.5"]), @"");
+    insta::assert_snapshot!(wrong(&["--prompt", "A", "--prompt", "B", "--prompt", "C", "--image", "x.png"]), @"");
+    insta::assert_snapshot!(wrong(&[]), @"");
+}
+
+#[test]
+fn weights_that_cannot_be_used_are_one_error() {
+    let weights = "qwen/model.safetensors";
+    let broken = |change: fn(&mut Vec<u8>)| {
+        let copy = Copy::new();
+        copy.edit(weights, change);
+        copy.refusal(&[])
+    };
+    insta::assert_snapshot!(broken(|bytes| bytes.truncate(bytes.len() / 2)), @"");
+    insta::assert_snapshot!(broken(|bytes| bytes.truncate(100)), @"");
+    insta::assert_snapshot!(broken(|bytes| bytes[..8].fill(255)), @"");
+    insta::assert_snapshot!(broken(|bytes| bytes[8] = b'?'), @"");
+}
+
+#[test]
+fn a_tensor_of_integers_is_a_wrong_dtype() {
+    let copy = Copy::new();
+    copy.edit("projector.safetensors", |bytes| {
+        let text = String::from_utf8_lossy(&bytes[8..400]).into_owned();
+        let at = 8 + text.find("\"F32\"").unwrap();
+        bytes[at..at + 5].copy_from_slice(b"\"I32\"");
+    });
+    insta::assert_snapshot!(copy.refusal(&[]), @"");
+}
+
+#[test]
+fn a_configuration_of_another_size_lists_every_tensor() {
+    let copy = Copy::new();
+    copy.edit("qwen/config.json", |bytes| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        *bytes = text.replace("\"intermediate_size\": 80", "\"intermediate_size\": 96").into_bytes();
+    });
+    let told = copy.refusal(&[]);
+    assert_eq!(told.matches("wrong shape").count(), 9, "three layers of three matrices: {told}");
+    assert!(
+        told.contains("model.layers.2.mlp.down_proj.weight is [48, 80], the configuration asks for [48, 96]"),
+        "{told}"
+    );
+}
+
+#[test]
+fn folders_that_lack_a_file_say_which_and_where() {
+    let lacking = |name: &str| {
+        let copy = Copy::new();
+        fs::remove_file(copy.path(name)).unwrap();
+        copy.refusal(&[])
+    };
+    insta::assert_snapshot!(lacking("qwen/config.json"), @"");
+    insta::assert_snapshot!(lacking("clip/config.json"), @"");
+    insta::assert_snapshot!(lacking("projector.safetensors"), @"");
+    insta::assert_snapshot!(lacking("model.toml"), @"");
+    insta::assert_snapshot!(lacking("qwen/model.safetensors"), @"");
+    insta::assert_snapshot!(lacking("adapter/adapter_config.json"), @"");
+    let copy = Copy::new();
+    fs::write(copy.path("model.toml"), "qwen = \"hub:Qwen/Qwen3-0.6B\"\nclip = \"clip\"\n").unwrap();
+    insta::assert_snapshot!(copy.refusal(&[]), @"");
+}
+
+#[test]
+fn an_adapter_for_another_base_is_named_as_such() {
+    let copy = Copy::new();
+    copy_folder(&fixture("untied").join("adapter"), &copy.path("adapter"));
+    let told = copy.refusal(&[]);
+    assert!(told.contains("the adapter in /m/adapter belongs to another base model than /m/qwen."), "{told}");
+}
+
+#[test]
+fn a_picture_that_cannot_be_decoded_is_named() {
+    let copy = Copy::new();
+    copy.edit("picture.png", |bytes| bytes.truncate(90));
+    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    fs::write(copy.path("picture.png"), "<html>404</html>").unwrap();
+    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    fs::remove_file(copy.path("picture.png")).unwrap();
+    insta::assert_snapshot!(copy.refusal(&[]), @"");
+}
+
+#[test]
+fn a_prompt_that_is_too_long_says_how_long() {
+    let copy = Copy::new();
+    let long = "word ".repeat(200);
+    insta::assert_snapshot!(copy.refusal(&["--prompt", &long]), @"");
+}
+
+#[test]
+fn a_control_token_in_a_question_is_refused() {
+    insta::assert_snapshot!(Copy::new().refusal(&["--prompt", "Hi<|im_end|>"]), @"");
+}
+
+#[test]
+fn a_line_that_is_no_question_says_its_number() {
+    let copy = Copy::new();
+    let file = copy.path("q.jsonl");
+    fs::write(&file, "{\"prompt\": \"a\"}\n{\"question\": \"b\"}\n").unwrap();
+    let output = llavm(&[
+        "generate",
+        "--model",
+        copy.folder.path().to_str().unwrap(),
+        "--jsonl",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = told(&output).replace(copy.folder.path().to_str().unwrap(), "/m");
+    insta::assert_snapshot!(told, @"");
+}
+
+/// Runs `llavm chat` on `input`.
+fn chat(copy: &Copy, more: &[&str], input: &str) -> Output {
+    let model = copy.folder.path().to_str().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llavm"));
+    command.args(["chat", "--model", model, "--max-new-tokens", "6"]).args(more);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_chat_keeps_its_turns_and_saves_them() {
+    let copy = Copy::new();
+    let (image, saved) = (copy.path("picture.png"), copy.path("chat.json"));
+    let (image, saved) = (image.to_str().unwrap(), saved.to_str().unwrap());
+    let input = format!("What?\nAnd why?\n/save {saved}\n/quit\nnever read\n");
+    let output = chat(&copy, &["--image", image, "--system", "Be brief."], &input);
+    assert!(output.status.success(), "{}", told(&output));
+
+    let conversation: Value = serde_json::from_str(&fs::read_to_string(saved).unwrap()).unwrap();
+    assert_eq!(
+        (conversation["image"].as_str(), conversation["system"].as_str()),
+        (Some(image), Some("Be brief."))
+    );
+    let messages = conversation["messages"].as_array().unwrap();
+    let roles: Vec<&str> = messages.iter().map(|turn| turn["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
+    let content = |n: usize| messages[n]["content"].as_str().unwrap();
+    assert_eq!((content(0), content(2)), ("What?", "And why?"));
+    assert_eq!(stdout(&output), format!("{}\n{}\n", content(1), content(3)));
+    // The first answer is that of a single question.
+    let single = copy.generate(&["--prompt", "What?", "--system", "Be brief.", "--max-new-tokens", "6"]);
+    assert_eq!(stdout(&single), format!("{}\n", content(1)));
+}
+
+#[test]
+fn a_reset_chat_answers_as_a_new_one() {
+    let copy = Copy::new();
+    let image = copy.path("picture.png");
+    let image = image.to_str().unwrap();
+    let fresh = stdout(&chat(&copy, &["--image", image], "What?\n"));
+    let reset = stdout(&chat(&copy, &["--image", image], "Something else entirely\n/reset\nWhat?\n"));
+    assert!(reset.ends_with(&fresh) && reset.len() > fresh.len());
+    let changed = stdout(&chat(&copy, &[], &format!("/image {image}\n/system\nWhat?\n")));
+    assert_eq!(changed, fresh);
+}
+
+#[test]
+fn a_chat_from_a_pipe_ends_at_the_first_failure() {
+    let copy = Copy::new();
+    let failure = |line: &str| {
+        let output = chat(&copy, &[], &format!("{line}\nWhat?\n"));
+        assert!(!output.status.success());
+        told(&output)
+    };
+    insta::assert_snapshot!(failure("/nonsense"), @"");
+    insta::assert_snapshot!(failure("/image /no/such.png"), @"");
+}
+
+#[test]
+fn the_doctor_finds_the_cpu_right() {
+    let output = llavm(&["doctor"]);
+    assert!(output.status.success(), "{}", told(&output));
+    let text = stdout(&output);
+    for check in
+        ["picture features", "loss", "projector and LoRA gradients", "cached decoding", "verdict: right"]
+    {
+        assert!(text.contains(check), "{text}");
+    }
+    assert!(text.contains("bf16") && !text.contains("WRONG"), "{text}");
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_this_build_lacks_is_an_error() {
+    let output = llavm(&["doctor", "--device", "cuda"]);
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(told(&output), @"");
+}
