@@ -155,6 +155,17 @@ size = "large"
     let call = llavm(folder.path(), &["run", "m.toml"]);
     assert_eq!((call.status, call.stdout.as_str()), (2, ""));
     assert_snapshot!(call.stderr.replace(" \n", "\n"), @r#"
+      × `rows` (read): no file matches `nowhere/*.parquet`
+       ╭─[m.toml:6:11]
+     5 │ kind    = "read"
+     6 │ files   = "nowhere/*.parquet"
+       ·           ─────────┬─────────
+       ·                    ╰── not there
+     7 │ colums  = { image = "image" }
+       ╰────
+      help: Paths are relative to the folder llavm is started in; `*` stands for any part of a name,
+            `**` for folders.
+
       × `rows` (read) has no parameter `colums`
        ╭─[m.toml:7:1]
      6 │ files   = "nowhere/*.parquet"
@@ -194,7 +205,7 @@ size = "large"
         ·        ───────
         ╰────
 
-    m.toml: 4 problems; nothing was run
+    m.toml: 5 problems; nothing was run
     "#);
     assert_eq!(files(folder.path()).len(), 1, "only the manifest is there");
 }

@@ -54,7 +54,9 @@ impl Copy {
     fn generate(&self, more: &[&str]) -> Output {
         let (model, image) = (self.folder.path().to_str().unwrap(), self.path("picture.png"));
         let mut arguments = vec!["generate", "--model", model, "--image", image.to_str().unwrap()];
-        arguments.extend(["--max-new-tokens", "4"]);
+        if !more.contains(&"--max-new-tokens") {
+            arguments.extend(["--max-new-tokens", "4"]);
+        }
         arguments.extend(more);
         llavm(&arguments)
     }
@@ -186,7 +188,7 @@ fn a_question_without_picture_must_be_meant() {
     let model = copy.folder.path().to_str().unwrap();
     let without = llavm(&["generate", "--model", model, "--prompt", "What?"]);
     assert_eq!(without.status.code(), Some(2));
-    insta::assert_snapshot!(told(&without), @"");
+    insta::assert_snapshot!(told(&without), @"there is no picture give --image FILE, or --text-only to ask without one");
     let meant = llavm(&[
         "generate",
         "--model",
@@ -211,9 +213,9 @@ fn a_wrong_command_line_is_told_before_anything_is_loaded() {
         assert_eq!(output.status.code(), Some(2), "{}", told(&output));
         told(&output)
     };
-    insta::assert_snapshot!(wrong(&["--prompt", "What?", "--top-p", "1.5"]), @"");
-    insta::assert_snapshot!(wrong(&["--prompt", "A", "--prompt", "B", "--prompt", "C", "--image", "x.png"]), @"");
-    insta::assert_snapshot!(wrong(&[]), @"");
+    insta::assert_snapshot!(wrong(&["--prompt", "What?", "--top-p", "1.5"]), @"--top-p = 1.5: must be between 0 and 1 `llavm generate --help` explains the settings");
+    insta::assert_snapshot!(wrong(&["--prompt", "A", "--prompt", "B", "--prompt", "C", "--image", "x.png"]), @"2 pictures and 3 questions make no pairs give as many --prompt as --image, or one of either");
+    insta::assert_snapshot!(wrong(&[]), @"there is no question give --prompt TEXT or --jsonl FILE");
 }
 
 #[test]
@@ -224,10 +226,10 @@ fn weights_that_cannot_be_used_are_one_error() {
         copy.edit(weights, change);
         copy.refusal(&[])
     };
-    insta::assert_snapshot!(broken(|bytes| bytes.truncate(bytes.len() / 2)), @"");
-    insta::assert_snapshot!(broken(|bytes| bytes.truncate(100)), @"");
-    insta::assert_snapshot!(broken(|bytes| bytes[..8].fill(255)), @"");
-    insta::assert_snapshot!(broken(|bytes| bytes[8] = b'?'), @"");
+    insta::assert_snapshot!(broken(|bytes| bytes.truncate(bytes.len() / 2)), @"/m/qwen/model.safetensors: is truncated or has bytes appended: its header describes another length than 174688 bytes. Download it again.");
+    insta::assert_snapshot!(broken(|bytes| bytes.truncate(100)), @"/m/qwen/model.safetensors: is truncated: 100 bytes do not hold the header. Download it again.");
+    insta::assert_snapshot!(broken(|bytes| bytes[..8].fill(255)), @"/m/qwen/model.safetensors: is no safetensors file: its first 8 bytes claim a header of over 100 MB.");
+    insta::assert_snapshot!(broken(|bytes| bytes[8] = b'?'), @"/m/qwen/model.safetensors: is no usable safetensors file: invalid JSON in header: expected value at line 1 column 1.");
 }
 
 #[test]
@@ -238,7 +240,7 @@ fn a_tensor_of_integers_is_a_wrong_dtype() {
         let at = 8 + text.find("\"F32\"").unwrap();
         bytes[at..at + 5].copy_from_slice(b"\"I32\"");
     });
-    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/projector.safetensors: the weights do not fit the configuration. unusable /m/projector.safetensors: `dense1.bias` is stored as I32; a parameter needs f64, f32, f16 or bf16. 0 missing, 0 misshaped, 0 unknown, 1 unusable. Do the configuration and the weights belong to the same model?");
 }
 
 #[test]
@@ -263,15 +265,15 @@ fn folders_that_lack_a_file_say_which_and_where() {
         fs::remove_file(copy.path(name)).unwrap();
         copy.refusal(&[])
     };
-    insta::assert_snapshot!(lacking("qwen/config.json"), @"");
-    insta::assert_snapshot!(lacking("clip/config.json"), @"");
-    insta::assert_snapshot!(lacking("projector.safetensors"), @"");
-    insta::assert_snapshot!(lacking("model.toml"), @"");
-    insta::assert_snapshot!(lacking("qwen/model.safetensors"), @"");
-    insta::assert_snapshot!(lacking("adapter/adapter_config.json"), @"");
+    insta::assert_snapshot!(lacking("qwen/config.json"), @"/m/qwen lacks config.json: looked for /m/qwen/config.json.");
+    insta::assert_snapshot!(lacking("clip/config.json"), @"/m/clip lacks config.json: looked for /m/clip/config.json.");
+    insta::assert_snapshot!(lacking("projector.safetensors"), @"/m lacks projector.safetensors: looked for /m/projector.safetensors.");
+    insta::assert_snapshot!(lacking("model.toml"), @"/m is no model folder: it lacks model.toml. `llavm run` writes model folders; by hand, model.toml needs at least `qwen` and `clip`.");
+    insta::assert_snapshot!(lacking("qwen/model.safetensors"), @"/m/qwen holds no weights: looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json.");
+    insta::assert_snapshot!(lacking("adapter/adapter_config.json"), @"/m/adapter lacks adapter_config.json: looked for /m/adapter/adapter_config.json.");
     let copy = Copy::new();
     fs::write(copy.path("model.toml"), "qwen = \"hub:Qwen/Qwen3-0.6B\"\nclip = \"clip\"\n").unwrap();
-    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    insta::assert_snapshot!(copy.refusal(&[]), @"`hub:Qwen/Qwen3-0.6B` is not in the Hugging Face cache: looked for /no/such/cache/hub/models--Qwen--Qwen3-0.6B/refs/main. Download it with `llavm fetch hub:Qwen/Qwen3-0.6B`, or set HF_HOME to the cache that has it.");
 }
 
 #[test]
@@ -286,23 +288,23 @@ fn an_adapter_for_another_base_is_named_as_such() {
 fn a_picture_that_cannot_be_decoded_is_named() {
     let copy = Copy::new();
     copy.edit("picture.png", |bytes| bytes.truncate(90));
-    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/picture.png is no picture that can be decoded: truncated: unexpected end of file");
     fs::write(copy.path("picture.png"), "<html>404</html>").unwrap();
-    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/picture.png is no picture that can be decoded: neither JPEG, PNG, GIF, WebP nor BMP: begins with `<html>404</html>`");
     fs::remove_file(copy.path("picture.png")).unwrap();
-    insta::assert_snapshot!(copy.refusal(&[]), @"");
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/picture.png: No such file or directory (os error 2)");
 }
 
 #[test]
 fn a_prompt_that_is_too_long_says_how_long() {
     let copy = Copy::new();
     let long = "word ".repeat(200);
-    insta::assert_snapshot!(copy.refusal(&["--prompt", &long]), @"");
+    insta::assert_snapshot!(copy.refusal(&["--prompt", &long]), @"the prompt has 1035 tokens; the model ends at max_position_embeddings = 512. Shorten the prompt, or start a new conversation.");
 }
 
 #[test]
 fn a_control_token_in_a_question_is_refused() {
-    insta::assert_snapshot!(Copy::new().refusal(&["--prompt", "Hi<|im_end|>"]), @"");
+    insta::assert_snapshot!(Copy::new().refusal(&["--prompt", "Hi<|im_end|>"]), @"the user text holds `<|im_end|>`, which the tokenizer would take for a control token. Write it in other words.");
 }
 
 #[test]
@@ -319,7 +321,7 @@ fn a_line_that_is_no_question_says_its_number() {
     ]);
     assert_eq!(output.status.code(), Some(1));
     let told = told(&output).replace(copy.folder.path().to_str().unwrap(), "/m");
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @"/m/q.jsonl, line 2: unknown field `question`, expected `image` or `prompt` at line 1 column 11");
 }
 
 /// Runs `llavm chat` on `input`.
@@ -378,8 +380,8 @@ fn a_chat_from_a_pipe_ends_at_the_first_failure() {
         assert!(!output.status.success());
         told(&output)
     };
-    insta::assert_snapshot!(failure("/nonsense"), @"");
-    insta::assert_snapshot!(failure("/image /no/such.png"), @"");
+    insta::assert_snapshot!(failure("/nonsense"), @"there is no command /nonsense /help lists the commands");
+    insta::assert_snapshot!(failure("/image /no/such.png"), @"/no/such.png: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -400,5 +402,5 @@ fn the_doctor_finds_the_cpu_right() {
 fn a_device_that_this_build_lacks_is_an_error() {
     let output = llavm(&["doctor", "--device", "cuda"]);
     assert_eq!(output.status.code(), Some(1));
-    insta::assert_snapshot!(told(&output), @"");
+    insta::assert_snapshot!(told(&output), @"device `cuda` needs a build with its backend: run `cargo build --release --features cuda`");
 }

@@ -79,7 +79,7 @@ fn a_run_over_budget_shows_the_first_rejects_and_a_higher_budget_lets_it_pass() 
       a.txt:103: upper/toy: `REJECT3`
       a.txt:104: upper/toy: `REJECT4`
     "#);
-    insta::assert_snapshot!(finished.errors[0].advice().unwrap(), @r#"Look at the rows named here. If such rows are expected, raise `max_rejects` of the stage: a share of its rows, or { fraction = 0.2, consecutive = 5000 }."#);
+    insta::assert_snapshot!(finished.errors[0].advice().unwrap(), @r#"Look at the rows named here. If such rows are expected, raise `max_rejects` of the stage (a share of its rows, or { fraction, consecutive }); rows that are fine are kept either way."#);
     let again = world.try_run();
     assert_eq!(again.errors[0].to_string(), finished.errors[0].to_string(), "what is reused counts too");
     world.edit("kind = \"upper\"", "kind = \"upper\"\nmax_rejects = 0.2");
