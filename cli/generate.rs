@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "image")]
     text_only: bool,
 
-    /// Print one JSON object per answer: prompt_tokens, generated_ids, text, seconds, tokens_per_second
+    /// Print one JSON object per answer: `prompt_tokens`, `generated_ids`, text, seconds, `tokens_per_second`
     #[arg(long)]
     json: bool,
 

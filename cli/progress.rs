@@ -259,8 +259,8 @@ mod tests {
         let job = Counts { name: "align".to_owned(), to_make: 1, begun: 1, ..Counts::default() };
         assert_eq!(job.start_line(), "align: started");
         let halfway = Counts { job: Some((0.5, "step 50, loss 3.9".to_owned())), ..job.clone() };
-        assert_eq!(halfway.line(Duration::from_secs(60)), "align: 50% step 50, loss 3.9");
-        assert_eq!(Counts { made: 1, ..halfway }.line(Duration::from_secs(120)), "align: done in 2 min 00 s");
+        assert_eq!(halfway.line(Duration::from_mins(1)), "align: 50% step 50, loss 3.9");
+        assert_eq!(Counts { made: 1, ..halfway }.line(Duration::from_mins(2)), "align: done in 2 min 00 s");
     }
 
     #[test]

@@ -182,6 +182,7 @@ fn environment() -> Result<Environment<'static>, TemplateError> {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`, which Transformers puts in place of Jinja's own filter.
+#[allow(clippy::needless_pass_by_value, reason = "the signature of a minijinja filter")]
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     options.get::<Option<bool>>("ensure_ascii")?;

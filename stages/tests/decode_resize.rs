@@ -10,6 +10,7 @@ use common::{Table, pictures, root};
 use llavm_stages::decode_resize::DecodeResize;
 use serde_json::json;
 use std::fs::read;
+use std::path::Path;
 
 /// Most and mean distance between two squares, in grey levels.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +44,11 @@ fn names(keep: impl Fn(&str) -> bool) -> Vec<String> {
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names
         .filter_map(|name| name.strip_suffix(".png").map(str::to_owned))
-        .filter(|name| name.contains('.') && !name.ends_with(".rgb") && keep(name))
+        .filter(|name| {
+            name.contains('.')
+                && Path::new(name).extension().is_none_or(|extension| extension != "rgb")
+                && keep(name)
+        })
         .collect();
     names.sort();
     names

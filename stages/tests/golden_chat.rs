@@ -1,5 +1,7 @@
 //! The text branch against Transformers: the cases of `golden/chat.json`, through the stages, to the byte.
 
+#![allow(clippy::expect_used, reason = "a test stops at what it cannot read")]
+
 mod common;
 
 use common::{Table, conversations, golden, ids, list, qwen, turns};

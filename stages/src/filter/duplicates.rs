@@ -43,12 +43,11 @@ impl Duplicates {
         if self.dedup == Dedup::Perceptual {
             return self.earlier_alike(fingerprint);
         }
-        match self.exact.get(fingerprint) {
-            Some(row) => Some(*row),
-            None => {
-                self.exact.insert(fingerprint.to_vec(), self.row);
-                None
-            }
+        if let Some(row) = self.exact.get(fingerprint) {
+            Some(*row)
+        } else {
+            self.exact.insert(fingerprint.to_vec(), self.row);
+            None
         }
     }
 

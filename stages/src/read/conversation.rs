@@ -151,7 +151,7 @@ fn append_message(index: usize, item: &Value<'_>, turns: &mut Vec<Message<'stati
     Ok(())
 }
 
-/// `{user, assistant}`, as in the_cauldron's `texts`.
+/// `{user, assistant}`, as in `the_cauldron`'s `texts`.
 fn append_pair(number: usize, item: &Value<'_>, turns: &mut Vec<Message<'static>>) -> Result<(), Reject> {
     let (Some(user), Some(assistant)) = (item.get("user"), item.get("assistant")) else {
         let detail = format!(

@@ -223,9 +223,8 @@ impl Quotes {
     fn follow(&mut self, bytes: &[u8], delimiter: u8) {
         for byte in bytes {
             self.state = match (self.state, *byte) {
-                (State::FieldStart | State::QuoteInQuoted, b'"') => State::Quoted,
                 (State::Quoted, b'"') => State::QuoteInQuoted,
-                (State::Quoted, _) => State::Quoted,
+                (State::Quoted, _) | (State::FieldStart | State::QuoteInQuoted, b'"') => State::Quoted,
                 (_, b'\n') => State::FieldStart,
                 (_, byte) if byte == delimiter => State::FieldStart,
                 _ => State::Plain,

@@ -20,7 +20,7 @@ use super::webdataset::Webdataset;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::OpenContext;
 use rayon::prelude::*;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Opens all files of `read`.
 pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageError> {
@@ -48,7 +48,7 @@ pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageE
 
 fn open_file(
     read: &Read,
-    path: &PathBuf,
+    path: &Path,
     name: &str,
     context: &dyn OpenContext,
 ) -> Result<Box<dyn RawFile>, StageError> {

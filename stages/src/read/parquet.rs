@@ -158,13 +158,12 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn read(&mut self) -> Result<RecordBatch, String> {
-        let mut reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => {
-                let rows: Vec<u64> =
-                    self.wanted[self.next..].iter().map(|row| self.first + *row as u64).collect();
-                self.file.reader(&rows, &self.columns)?
-            }
+        let mut reader = if let Some(reader) = self.reader.take() {
+            reader
+        } else {
+            let rows: Vec<u64> =
+                self.wanted[self.next..].iter().map(|row| self.first + *row as u64).collect();
+            self.file.reader(&rows, &self.columns)?
         };
         let batch = guarded(|| reader.next().transpose().map_err(ParquetError::from))?;
         match batch {

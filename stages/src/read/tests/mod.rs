@@ -177,6 +177,7 @@ fn messages(batch: &RecordBatch, row: usize) -> Option<Vec<String>> {
 }
 
 /// Prompt and answer as `messages` holds them.
+#[allow(clippy::unnecessary_wraps, reason = "compared with rows that may be null")]
 pub fn turns(prompt: &str, answer: &str) -> Option<Vec<String>> {
     Some(vec![format!("user: {prompt}"), format!("assistant: {answer}")])
 }
