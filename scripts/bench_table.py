@@ -29,8 +29,8 @@ def main() -> None:
     result = json.loads(Path(sys.argv[1]).read_text())
     for name, (head, note, minutes) in HEADS.items():
         readme = ROOT / name
-        text, found = re.subn(r"(<!-- bench -->\n).*?(\n<!-- /bench -->)",
-                              lambda match: match[1] + table(result, head, note, minutes) + match[2],
+        text, found = re.subn(r"<!-- bench -->.*?<!-- /bench -->",
+                              f"<!-- bench -->\n{table(result, head, note, minutes)}\n<!-- /bench -->",
                               readme.read_text(encoding="utf-8"), flags=re.DOTALL)
         if found != 1:
             sys.exit(f"{name} has no place for the table: <!-- bench --> … <!-- /bench -->")
