@@ -31,5 +31,6 @@ pub mod save;
 pub mod source;
 pub mod stream;
 pub mod tokenizer;
+pub mod train;
 pub mod vlm;
 pub mod weights;

@@ -64,10 +64,11 @@ pub enum SaveError {
 }
 
 /// One parameter to be written.
-struct Parameter {
-    shape: Vec<usize>,
+pub(crate) struct Parameter {
+    /// As it is written.
+    pub(crate) shape: Vec<usize>,
     /// Reads it from its device.
-    fetch: Box<dyn Fn() -> Result<TensorData, String>>,
+    pub(crate) fetch: Box<dyn Fn() -> Result<TensorData, String>>,
 }
 
 /// Gathers the parameters that `rename` gives a key.
@@ -193,7 +194,7 @@ fn make(folder: &Path, name: &str) -> Result<PathBuf, SaveError> {
     Ok(path)
 }
 
-fn write_text(path: &Path, text: &str) -> Result<(), SaveError> {
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), SaveError> {
     fs::write(path, text).map_err(|source| SaveError::Io { path: path.to_owned(), source })
 }
 
@@ -256,7 +257,11 @@ fn bytes(parameter: &Parameter, dtype: Dtype) -> u64 {
 }
 
 /// Writes one safetensors file: header length, JSON header padded to 8 bytes, tensors in the order of `parameters`.
-fn write_file(path: &Path, parameters: &[(&String, &Parameter)], dtype: Dtype) -> Result<(), SaveError> {
+pub(crate) fn write_file(
+    path: &Path,
+    parameters: &[(&String, &Parameter)],
+    dtype: Dtype,
+) -> Result<(), SaveError> {
     let io = |source| SaveError::Io { path: path.to_owned(), source };
     let mut out = BufWriter::new(File::create(path).map_err(io)?);
     out.write_all(&header(parameters, dtype)).map_err(io)?;

@@ -1,5 +1,7 @@
 //! The fixtures of `tests/fixtures/make_fixtures.py`: small models, and what transformers computed with them.
 
+#![allow(dead_code, reason = "each test file uses its share")]
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};

@@ -1,0 +1,34 @@
+//! Training: which weights move, by how much, and how a run is continued.
+//!
+//! In: a [`crate::vlm::Vlm`], [`TrainingArguments`] and micro-batches. Out: the same model with some weights
+//! changed, one [`StepReport`] per optimiser step, and checkpoints that continue bit for bit.
+//!
+//! ```text
+//! each step:  each micro-batch:  gradients += d(sum of answer losses / answer tokens of the whole step)
+//!             gradients clipped to max_grad_norm      (gradients)
+//!             learning rate of this step              (schedule)
+//!             AdamW on the f32 master weights         (adamw)
+//! ```
+//!
+//! Names, defaults and arithmetic are those of Hugging Face's `Trainer` (transformers 5.23) on `torch.optim.AdamW`
+//! (2.15); `tests/training.rs` holds both side by side.
+
+mod adamw;
+mod arguments;
+mod batch;
+mod checkpoint;
+mod error;
+mod gradients;
+mod parts;
+mod schedule;
+mod trainer;
+
+pub use adamw::{AdamW, decays};
+pub use arguments::TrainingArguments;
+pub use batch::{Images, MicroBatch};
+pub use checkpoint::CheckpointError;
+pub use error::TrainError;
+pub use gradients::Gradients;
+pub use parts::Part;
+pub use schedule::{LrScheduler, Schedule};
+pub use trainer::{StepReport, Trainer};

@@ -1,0 +1,94 @@
+//! The parts of a model that can be trained, by name.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use crate::source::ParameterVisitor;
+use crate::vlm::Vlm;
+use burn::tensor::Tensor;
+
+/// A part of the model; what `trainable = [...]` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The two layers between the towers.
+    Projector,
+    /// The language model itself, its embeddings included.
+    Language,
+    /// The vision tower.
+    Vision,
+    /// The low-rank branches beside the language model's linears.
+    Lora,
+}
+
+impl Part {
+    /// The part to which the parameter `key` belongs.
+    pub fn of(key: &str) -> Self {
+        if key.ends_with(".lora_A.weight") || key.ends_with(".lora_B.weight") {
+            Self::Lora
+        } else if key.starts_with("projector.") {
+            Self::Projector
+        } else if key.starts_with("vision_model.") {
+            Self::Vision
+        } else {
+            Self::Language
+        }
+    }
+
+    /// Makes the parameters of `parts` gather gradients, and no others.
+    pub fn train(parts: &[Self], model: &mut Vlm) -> Result<(), TrainError> {
+        if parts.is_empty() {
+            return Err(TrainError::NothingToTrain);
+        }
+        let mut found = Found(Vec::new());
+        model.visit(&mut found);
+        if let Some(part) = parts.iter().find(|part| !found.0.contains(part)) {
+            return Err(TrainError::NoSuchPart(*part));
+        }
+        model.train_only(|key| parts.contains(&Self::of(key)));
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Projector => "projector",
+            Self::Language => "language",
+            Self::Vision => "vision",
+            Self::Lora => "lora",
+        })
+    }
+}
+
+/// The parts that a model has.
+struct Found(Vec<Part>);
+
+impl ParameterVisitor for Found {
+    fn visit<const D: usize>(&mut self, key: &str, _parameter: &mut Tensor<D>) {
+        let part = Part::of(key);
+        if !self.0.contains(&part) {
+            self.0.push(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_its_part() {
+        let parts = [
+            ("projector.dense1.weight", Part::Projector),
+            ("model.layers.0.self_attn.q_proj.lora_A.weight", Part::Lora),
+            ("model.layers.0.self_attn.q_proj.weight", Part::Language),
+            ("lm_head.weight", Part::Language),
+            ("vision_model.encoder.layers.0.self_attn.q_proj.weight", Part::Vision),
+        ];
+        for (key, part) in parts {
+            assert_eq!(Part::of(key), part, "{key}");
+            assert_eq!(serde_json::to_value(part).unwrap(), part.to_string());
+        }
+    }
+}

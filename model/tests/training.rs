@@ -1,0 +1,394 @@
+//! Training moves weights as torch, transformers and PEFT do: `fixtures/make_training_fixtures.py` made the numbers.
+//! And a training that was interrupted is the training that was not.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a fixture that does not read is a failed test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use common::{Fixture, difference, values};
+use llavm_model::attention::TokenMask;
+use llavm_model::config::{Dtype, PixelNorm};
+use llavm_model::source::ParameterVisitor;
+use llavm_model::train::{
+    CheckpointError, Images, LrScheduler, MicroBatch, Part, StepReport, TrainError, Trainer,
+    TrainingArguments,
+};
+use llavm_model::vlm::Vlm;
+use safetensors::SafeTensors;
+
+const STEPS: u64 = 50;
+/// How far 50 steps may end from torch's. Seen: losses 4e-6, norms 7e-5, weights 6e-6.
+const BOUND: f32 = 2e-4;
+
+/// `fixtures/training.safetensors`.
+struct Torch(Vec<u8>);
+
+impl Torch {
+    fn open() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        Self(std::fs::read(folder.join("training.safetensors")).unwrap())
+    }
+
+    fn bytes(&self, key: &str) -> (Vec<usize>, Vec<u8>) {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        let view = file.tensor(key).unwrap_or_else(|_| panic!("{key} is not in the fixture"));
+        (view.shape().to_vec(), view.data().to_vec())
+    }
+
+    fn ints(&self, key: &str) -> Vec<i32> {
+        self.bytes(key).1.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn floats(&self, key: &str) -> Vec<f32> {
+        self.bytes(key).1.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn doubles(&self, key: &str) -> Vec<f64> {
+        self.bytes(key).1.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    /// Keys of the weights after `mode`'s last step.
+    fn weights(&self, mode: &str) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        let prefix = format!("{mode}.weight.");
+        let names = file.names();
+        names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
+    }
+
+    /// The micro-batches of step `step`, of `size` rows each.
+    fn step(&self, step: u64, size: usize) -> Vec<MicroBatch> {
+        let order = self.ints("order");
+        let rows = order.chunks(8).nth(step as usize).unwrap();
+        rows.chunks(size).map(|rows| self.micro_batch(rows)).collect()
+    }
+
+    fn micro_batch(&self, rows: &[i32]) -> MicroBatch {
+        let (ids, labels) = (self.ints("ids"), self.ints("labels"));
+        let (shape, pixels) = self.bytes("pixels");
+        let (stride, picture) =
+            (ids.len() / self.ints("lengths").len(), shape[1..].iter().product::<usize>());
+        let (all_lengths, pictures) = (self.ints("lengths"), self.ints("picture"));
+        let lengths: Vec<usize> = rows.iter().map(|row| all_lengths[*row as usize] as usize).collect();
+        let width = *lengths.iter().max().unwrap();
+        let cut = |values: &[i32]| -> Vec<i32> {
+            rows.iter().flat_map(|row| values[*row as usize * stride..][..width].to_vec()).collect()
+        };
+        let shown = rows.iter().filter_map(|row| usize::try_from(pictures[*row as usize]).ok());
+        let shown: Vec<u8> = shown.flat_map(|n| pixels[n * picture..][..picture].to_vec()).collect();
+        MicroBatch {
+            input_ids: cut(&ids).into_iter().map(|id| id as u32).collect(),
+            labels: cut(&labels),
+            mask: TokenMask::right_padded(&lengths, width),
+            images: if shown.is_empty() { Images::None } else { Images::Pixels(shown) },
+        }
+    }
+}
+
+/// The hyper-parameters and parts of a mode of the fixture's script.
+fn mode(name: &str) -> (TrainingArguments, Vec<Part>) {
+    let (learning_rate, weight_decay, max_grad_norm, lr_scheduler, parts) = match name {
+        "align" => (1e-2, 0.05, 1.0, LrScheduler::Cosine, vec![Part::Projector]),
+        "lora" => (3e-3, 0.05, 0.0, LrScheduler::Linear, vec![Part::Projector, Part::Lora]),
+        _ => {
+            let parts = vec![Part::Projector, Part::Language, Part::Vision];
+            (1e-3, 0.1, 6.0, LrScheduler::ConstantWithWarmup, parts)
+        }
+    };
+    let arguments = TrainingArguments {
+        learning_rate,
+        weight_decay,
+        max_grad_norm,
+        lr_scheduler,
+        warmup_ratio: 0.05,
+        per_device_train_batch_size: 4,
+        gradient_accumulation_steps: 2,
+        max_steps: Some(STEPS),
+        ..TrainingArguments::default()
+    };
+    (arguments, parts)
+}
+
+fn model(mode: &str, dtype: Dtype) -> Vlm {
+    let fixture = Fixture::open("gqa");
+    if mode == "lora" {
+        fixture.adapted(&Device::flex(), dtype)
+    } else {
+        fixture.model(&Device::flex(), dtype)
+    }
+}
+
+fn trainer(name: &str) -> Trainer {
+    let (arguments, parts) = mode(name);
+    Trainer::new(model(name, Dtype::F32), PixelNorm::default(), arguments, &parts, STEPS).unwrap()
+}
+
+fn run(trainer: &mut Trainer, torch: &Torch, steps: std::ops::Range<u64>, size: usize) -> Vec<StepReport> {
+    steps.map(|step| trainer.step(torch.step(step, size)).unwrap()).collect()
+}
+
+/// The trained weights by key.
+struct Weights(BTreeMap<String, Vec<f32>>);
+
+impl ParameterVisitor for Weights {
+    fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
+        if parameter.is_require_grad() {
+            self.0.insert(key.to_owned(), values(parameter.clone().inner()));
+        }
+    }
+}
+
+fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
+    let mut all = Weights(BTreeMap::new());
+    trainer.model().clone().visit(&mut all);
+    all.0
+}
+
+fn bits(weights: BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<u32>> {
+    weights
+        .into_iter()
+        .map(|(key, values)| (key, values.iter().map(|value| value.to_bits()).collect()))
+        .collect()
+}
+
+/// Fifty steps beside torch: losses and gradient norms within [`BOUND`] relative, weights within it of each tensor's
+/// largest, learning rates equal but for the last bit.
+fn assert_follows_torch(name: &str) {
+    let torch = Torch::open();
+    let mut trainer = trainer(name);
+    let reports = run(&mut trainer, &torch, 0..STEPS, 4);
+    let column = |what: &str| torch.floats(&format!("{name}.{what}"));
+    let rates = torch.doubles(&format!("{name}.lr"));
+    let (mut loss_apart, mut norm_apart) = (0.0_f64, 0.0_f32);
+    for (n, report) in reports.iter().enumerate() {
+        let (loss, norm) = (f64::from(column("loss")[n]), column("grad_norm")[n]);
+        loss_apart = loss_apart.max((report.loss / loss - 1.0).abs());
+        norm_apart = norm_apart.max((report.grad_norm / norm - 1.0).abs());
+        assert!((report.learning_rate - rates[n]).abs() <= f64::EPSILON * rates[n], "step {n}: {report:?}");
+    }
+    let ours = weights(&trainer);
+    let mut keys = torch.weights(name);
+    keys.sort();
+    assert_eq!(ours.keys().cloned().collect::<Vec<_>>(), keys);
+    // A key's bias shifts all scores of a query alike: its gradient is zero, and AdamW turns the rounding that is
+    // left of it into steps of full length. It has no effect on any output.
+    let compared = keys.iter().filter(|key| !key.ends_with("k_proj.bias"));
+    let apart = compared.map(|key| (difference(&ours[key], &column(&format!("weight.{key}"))), key));
+    let (apart, key) = apart.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    assert!(loss_apart < f64::from(BOUND), "{name}: losses {loss_apart:e} apart");
+    assert!(norm_apart < BOUND, "{name}: norms {norm_apart:e} apart");
+    assert!(apart < BOUND, "{name}: {key} {apart:e} apart");
+}
+
+#[test]
+fn fifty_steps_of_align_equal_torch() {
+    assert_follows_torch("align");
+}
+
+#[test]
+fn fifty_steps_of_lora_equal_peft() {
+    assert_follows_torch("lora");
+}
+
+#[test]
+fn fifty_steps_of_full_training_equal_transformers() {
+    assert_follows_torch("full");
+}
+
+#[test]
+fn only_the_parts_named_move() {
+    let torch = Torch::open();
+    let mut trainer = trainer("lora");
+    run(&mut trainer, &torch, 0..2, 4);
+    let frozen = |mut model: Vlm| {
+        model.train_only(|key| matches!(Part::of(key), Part::Language | Part::Vision));
+        let mut all = Weights(BTreeMap::new());
+        model.visit(&mut all);
+        bits(all.0)
+    };
+    assert!(weights(&trainer).keys().all(|key| matches!(Part::of(key), Part::Projector | Part::Lora)));
+    assert_eq!(frozen(trainer.into_model()), frozen(model("lora", Dtype::F32)));
+}
+
+#[test]
+fn four_micro_batches_of_two_equal_one_batch_of_eight() {
+    let torch = Torch::open();
+    for name in ["align", "lora", "full"] {
+        let (mut small, mut large) = (trainer(name), trainer(name));
+        for (a, b) in run(&mut small, &torch, 0..10, 2).iter().zip(run(&mut large, &torch, 0..10, 8)) {
+            assert!((a.loss / b.loss - 1.0).abs() < 1e-5, "{name}: {a:?} {b:?}");
+            assert_eq!((a.answer_tokens, a.tokens), (b.answer_tokens, b.tokens));
+        }
+        let (small, large) = (weights(&small), weights(&large));
+        for key in small.keys().filter(|key| !key.ends_with("k_proj.bias")) {
+            let apart = difference(&small[key], &large[key]);
+            assert!(apart < 1e-3, "{name} {key}: {apart:e}");
+        }
+    }
+}
+
+#[test]
+fn features_computed_beforehand_train_as_pixels_do() {
+    let torch = Torch::open();
+    let (mut pixels, mut features) = (trainer("align"), trainer("align"));
+    for step in 0..5 {
+        let batches = torch.step(step, 4);
+        let computed = batches.iter().cloned().map(|batch| {
+            let states = batch.images.clone().features(features.model(), &PixelNorm::default()).unwrap();
+            MicroBatch { images: Images::Features(states.unwrap().into_data()), ..batch }
+        });
+        let computed: Vec<MicroBatch> = computed.collect();
+        assert_eq!(pixels.step(batches).unwrap(), features.step(computed).unwrap());
+    }
+    assert_eq!(bits(weights(&pixels)), bits(weights(&features)));
+}
+
+/// Trains `of()` for `before` steps, saves, restores into another and trains on to `after`; compares with a training
+/// of `after` steps at one go.
+fn assert_continues(of: impl Fn() -> Trainer, before: u64, after: u64) {
+    let torch = Torch::open();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    let mut undisturbed = of();
+    let whole = run(&mut undisturbed, &torch, 0..after, 4);
+
+    let mut first = of();
+    run(&mut first, &torch, 0..before, 4);
+    first.save(&checkpoint).unwrap();
+    drop(first);
+    let mut second = of();
+    second.restore(&checkpoint).unwrap();
+    assert_eq!(second.steps(), before);
+    let rest = run(&mut second, &torch, before..after, 4);
+    assert_eq!(rest, whole[before as usize..]);
+    assert_eq!(bits(weights(&second)), bits(weights(&undisturbed)));
+    assert_eq!(second.answer_tokens(), undisturbed.answer_tokens());
+}
+
+#[test]
+fn restored_at_step_25_a_training_equals_the_undisturbed_one_bit_for_bit() {
+    for name in ["align", "full"] {
+        assert_continues(|| trainer(name), 25, STEPS);
+    }
+}
+
+#[test]
+fn dropout_and_bf16_masters_survive_a_restore_bit_for_bit() {
+    let of = || {
+        let (arguments, parts) = mode("lora");
+        let mut model = model("lora", Dtype::Bf16);
+        model.qwen.for_each_linear(|_, linear| {
+            if let Some(adapter) = &mut linear.adapter {
+                adapter.dropout = 0.25;
+            }
+        });
+        Trainer::new(model, PixelNorm::default(), arguments, &parts, STEPS).unwrap()
+    };
+    assert_continues(of, 5, 10);
+}
+
+#[test]
+fn steps_below_the_resolution_of_bf16_add_up_in_the_master() {
+    let torch = Torch::open();
+    let at = |dtype| {
+        let (arguments, parts) = mode("align");
+        let arguments = TrainingArguments {
+            learning_rate: 2e-4,
+            lr_scheduler: LrScheduler::Constant,
+            weight_decay: 0.0,
+            ..arguments
+        };
+        Trainer::new(model("align", dtype), PixelNorm::default(), arguments, &parts, STEPS).unwrap()
+    };
+    let (mut low, mut full) = (at(Dtype::Bf16), at(Dtype::F32));
+    let (start_low, start_full) = (weights(&low), weights(&full));
+    run(&mut low, &torch, 0..20, 4);
+    run(&mut full, &torch, 0..20, 4);
+    let key = "projector.dense2.weight";
+    let moved = |start: &[f32], end: &[f32]| start.iter().zip(end).map(|(a, b)| b - a).collect::<Vec<f32>>();
+    let low = moved(&start_low[key], &weights(&low)[key]);
+    let full = moved(&start_full[key], &weights(&full)[key]);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    // Without masters most updates of 2e-4 would be lost on weights near 0.25, whose neighbours are 1e-3 away.
+    let slope = dot(&low, &full) / dot(&full, &full);
+    assert!((slope - 1.0).abs() < 0.1, "{slope}");
+}
+
+#[test]
+fn rows_without_pictures_teach_a_projector_alone_nothing_and_stop_nothing() {
+    let torch = Torch::open();
+    let mut trainer = trainer("align");
+    let before = bits(weights(&trainer));
+    // Every tenth row of the fixture has no picture. The rate of the first step is 0, that of the second is not.
+    for _ in 0..2 {
+        let report = trainer.step(vec![torch.micro_batch(&[9, 19])]).unwrap();
+        assert!(report.loss > 0.0 && report.grad_norm == 0.0, "{report:?}");
+    }
+    assert_eq!(bits(weights(&trainer)), before);
+    let report = trainer.step(vec![torch.micro_batch(&[9]), torch.micro_batch(&[0])]).unwrap();
+    assert!(report.grad_norm > 0.0, "{report:?}");
+    assert_ne!(bits(weights(&trainer)), before);
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_step_and_micro_batch_and_changes_nothing() {
+    let torch = Torch::open();
+    let mut trainer = trainer("align");
+    run(&mut trainer, &torch, 0..2, 4);
+    let before = bits(weights(&trainer));
+    let mut batches = torch.step(2, 4);
+    let mut states =
+        batches[1].images.clone().features(trainer.model(), &PixelNorm::default()).unwrap().unwrap();
+    states = states * f32::NAN;
+    batches[1].images = Images::Features(states.into_data());
+    let error = trainer.step(batches).unwrap_err();
+    assert!(matches!(error, TrainError::Loss { step: 3, micro_batch: 1, .. }), "{error}");
+    insta::assert_snapshot!(error, @"step 3, micro-batch 1: the loss is NaN; the weights are those of step 2. Lower learning_rate, set max_grad_norm, or train in f32");
+    assert_eq!((bits(weights(&trainer)), trainer.steps()), (before, 2));
+    trainer.step(torch.step(2, 4)).unwrap();
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_by_name() {
+    let new = |parts: &[Part], model: Vlm| {
+        let refused = Trainer::new(model, PixelNorm::default(), mode("align").0, parts, STEPS);
+        refused.map(|_| ()).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(new(&[], model("align", Dtype::F32)), @"train: trainable is empty; name at least one of projector, language, vision, lora");
+    insta::assert_snapshot!(new(&[Part::Lora], model("align", Dtype::F32)), @"train: trainable names `lora`, but the model has none; give `lora` its settings");
+    let blind = Vlm { clip: None, ..model("align", Dtype::F32) };
+    insta::assert_snapshot!(new(&[Part::Projector, Part::Vision], blind.clone()), @"train: trainable names `vision`, but the model has none: features were computed beforehand");
+
+    let (arguments, parts) = mode("align");
+    let mut trainer = Trainer::new(blind, PixelNorm::default(), arguments, &parts, STEPS).unwrap();
+    let torch = Torch::open();
+    insta::assert_snapshot!(trainer.step(torch.step(0, 4)).unwrap_err(), @"step 1, micro-batch 0: holds pixels, but the model has no vision tower");
+    let mut batches = torch.step(0, 8);
+    batches[0].labels.fill(-100);
+    insta::assert_snapshot!(trainer.step(batches).unwrap_err(), @"step 1: no label is a token, so there is nothing to learn");
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_by_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    let torch = Torch::open();
+    let mut first = trainer("align");
+    run(&mut first, &torch, 0..1, 4);
+    first.save(&checkpoint).unwrap();
+
+    let (arguments, parts) = mode("align");
+    let arguments = TrainingArguments { learning_rate: 0.5, ..arguments };
+    let mut other =
+        Trainer::new(model("align", Dtype::F32), PixelNorm::default(), arguments, &parts, STEPS).unwrap();
+    let error = other.restore(&checkpoint).unwrap_err();
+    assert!(matches!(&error, CheckpointError::OtherRun { field, .. } if field == "learning_rate"), "{error}");
+    assert!(matches!(trainer("lora").restore(&checkpoint), Err(CheckpointError::OtherRun { .. })));
+
+    std::fs::write(checkpoint.join("trainer.json"), "{}").unwrap();
+    let error = trainer("align").restore(&checkpoint).unwrap_err();
+    assert!(matches!(error, CheckpointError::Description { .. }), "{error}");
+}
