@@ -5,6 +5,7 @@ pub mod chat_template;
 pub mod decode_resize;
 pub mod filter;
 pub mod image_pads;
+pub mod metrics;
 pub mod read;
 pub mod row;
 pub mod segments;
