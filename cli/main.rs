@@ -1,6 +1,7 @@
 //! The `llavm` program: one file per command, each with its arguments and a function that runs it.
 
 mod args;
+mod bench;
 mod chat;
 mod completions;
 mod doctor;
@@ -57,6 +58,7 @@ enum Command {
     Doctor(doctor::Args),
     Generate(generate::Args),
     Chat(chat::Args),
+    Bench(bench::Args),
     Completions(completions::Args),
 }
 
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),
     };
     match outcome {

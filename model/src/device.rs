@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use burn::tensor::Device;
+pub use burn::tensor::Device;
 
 /// Why a device name names no device of this binary.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 //! Weights come from [`hub`] folders through [`weights`]; a whole [`folder`] is loaded and answers ([`generate`]).
 
 pub mod attention;
+pub mod bench;
 pub mod cache;
 pub mod chat_template;
 pub mod clip;

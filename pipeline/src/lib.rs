@@ -36,4 +36,5 @@ pub use observer::{Event, Observer};
 pub use registry::Registry;
 pub use rejects::Rejects;
 pub use run_error::RunError;
+pub use runner::report::peak_rss_mib;
 pub use summary::Summary;

@@ -17,7 +17,7 @@ mod job;
 mod lane;
 mod map;
 mod permits;
-mod report;
+pub mod report;
 mod sweep;
 
 use crate::engine::{Finished, Options};
