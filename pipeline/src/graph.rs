@@ -13,6 +13,8 @@ pub struct Graph {
     pub name: String,
     /// The manifest file as given on the command line.
     pub manifest: PathBuf,
+    /// What stands in it.
+    pub text: String,
     pub seed: u64,
     /// The folder of the store.
     pub store: PathBuf,
@@ -78,6 +80,16 @@ impl Graph {
             .map(|offered| offered.made_by)
     }
 
+    /// The tables that the rows of `tables` went through, `tables` among them: the nearest first.
+    pub fn makers(&self, tables: &[NodeIndex]) -> Vec<NodeIndex> {
+        makers(&self.nodes, tables)
+    }
+
+    /// The column `name` of whatever the rows of `tables` went through, the nearest maker first.
+    pub fn upstream_column(&self, tables: &[NodeIndex], name: &str) -> Option<Offered> {
+        upstream_columns(&self.nodes, tables).into_iter().find(|offered| offered.column.name == name)
+    }
+
     /// The source whose rows the table of `node` has; none for folders.
     pub fn source_of(&self, node: NodeIndex) -> Option<NodeIndex> {
         source_of(&self.nodes, node)
@@ -85,16 +97,7 @@ impl Graph {
 
     /// `nodes` and all they need, in topological order.
     pub fn upstream(&self, nodes: &[NodeIndex]) -> Vec<NodeIndex> {
-        let mut wanted = vec![false; self.nodes.len()];
-        for &node in nodes {
-            wanted[node] = true;
-        }
-        for index in (0..self.nodes.len()).rev() {
-            if wanted[index] {
-                self.nodes[index].tables().for_each(|table| wanted[table] = true);
-            }
-        }
-        (0..self.nodes.len()).filter(|&index| wanted[index]).collect()
+        upstream(&self.nodes, nodes)
     }
 
     /// `nodes` and all that need them, in topological order.
@@ -157,6 +160,39 @@ pub(crate) fn group_columns(group: &InputGroup, offered: &[Vec<Offered>]) -> Vec
     for column in group.tables.iter().flat_map(|&table| &offered[table]) {
         if !all.contains(column) {
             all.push(column.clone());
+        }
+    }
+    all
+}
+
+/// [`Graph::upstream`] while the graph is being built.
+fn upstream(nodes: &[Node], of: &[NodeIndex]) -> Vec<NodeIndex> {
+    let mut wanted = vec![false; nodes.len()];
+    for &node in of {
+        wanted[node] = true;
+    }
+    for index in (0..nodes.len()).rev() {
+        if wanted[index] {
+            nodes[index].tables().for_each(|table| wanted[table] = true);
+        }
+    }
+    (0..nodes.len()).filter(|&index| wanted[index]).collect()
+}
+
+/// [`Graph::makers`] while the graph is being built.
+fn makers(nodes: &[Node], tables: &[NodeIndex]) -> Vec<NodeIndex> {
+    let is_table = |node: &NodeIndex| nodes[*node].stage.role.kind().gives_table();
+    upstream(nodes, tables).into_iter().filter(is_table).rev().collect()
+}
+
+/// Every column that some table the rows of `tables` went through makes, the nearest maker first; each name once.
+pub(crate) fn upstream_columns(nodes: &[Node], tables: &[NodeIndex]) -> Vec<Offered> {
+    let mut all: Vec<Offered> = Vec::new();
+    for made_by in makers(nodes, tables) {
+        for column in nodes[made_by].output().iter().flat_map(Columns::iter) {
+            if all.iter().all(|known| known.column.name != column.name) {
+                all.push(Offered { column: column.clone(), made_by });
+            }
         }
     }
     all

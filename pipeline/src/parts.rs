@@ -72,14 +72,29 @@ impl Parts<'_> {
         if self.session.graph.nodes[node].stage.role.parameters().uses_seed() {
             place.insert("seed".to_owned(), self.session.graph.seed.to_string());
         }
-        let Some(inputs) = self.inputs(self.reads(node, 0)?, partition)? else { return Ok(None) };
+        let Some(inputs) = self.inputs(node, 0, partition)? else { return Ok(None) };
         self.parts(node, inputs, place).map(Some)
     }
 
-    fn inputs(&self, reads: &[Read], partition: usize) -> Result<Option<Vec<InputPart>>, StageError> {
-        let mut inputs = Vec::with_capacity(reads.len());
-        for read in reads {
-            let Some(digest) = self.digest(read, partition)? else { return Ok(None) };
+    /// What a node reads of one partition of one of its groups.
+    fn inputs(
+        &self,
+        node: NodeIndex,
+        group: usize,
+        partition: usize,
+    ) -> Result<Option<Vec<InputPart>>, StageError> {
+        let recipe = self.session.opened(node)?.recipes.get(group);
+        let recipe = recipe.ok_or_else(|| StageError::new(format!("there is no group {group}")))?;
+        let gathers = matches!(self.session.graph.nodes[node].stage.role, Role::Gather(_));
+        let mut inputs = Vec::with_capacity(recipe.wanted.reads.len());
+        for read in &recipe.wanted.reads {
+            let is_source = matches!(self.session.graph.nodes[read.node].stage.role, Role::Source(_));
+            let digest = if gathers && is_source {
+                Some(self.session.copied_digest(read.node, partition, &read.columns)?.to_hex().to_string())
+            } else {
+                self.digest(read, partition)?
+            };
+            let Some(digest) = digest else { return Ok(None) };
             inputs.push(InputPart {
                 stage: self.session.name(read.node).to_owned(),
                 columns: read.columns.clone(),
@@ -130,7 +145,7 @@ impl Parts<'_> {
             let partitions = group.tables.first().map_or(0, |table| self.session.labels(*table).len());
             place.insert(format!("partitions of group {n}"), partitions.to_string());
             for partition in 0..partitions {
-                let Some(more) = self.inputs(self.reads(node, n)?, partition)? else { return Ok(None) };
+                let Some(more) = self.inputs(node, n, partition)? else { return Ok(None) };
                 inputs.extend(more);
             }
         }
@@ -140,19 +155,13 @@ impl Parts<'_> {
     fn unit(&self, task: &Task) -> Result<Option<KeyParts>, StageError> {
         let units = self.session.units(task.node);
         let Some(&(group, partition)) = units.get(task.index) else { return Ok(None) };
-        let Some(inputs) = self.inputs(self.reads(task.node, group)?, partition)? else { return Ok(None) };
+        let Some(inputs) = self.inputs(task.node, group, partition)? else { return Ok(None) };
         let Some(first_row) = self.first_row(task.node, group, partition)? else { return Ok(None) };
         let mut place = self.group_places(task.node);
         place.insert("group".to_owned(), group.to_string());
         place.insert("partition".to_owned(), partition.to_string());
         place.insert("first row".to_owned(), first_row.to_string());
         self.parts(task.node, inputs, place).map(Some)
-    }
-
-    fn reads(&self, node: NodeIndex, group: usize) -> Result<&[Read], StageError> {
-        let recipe = self.session.opened(node)?.recipes.get(group);
-        let recipe = recipe.ok_or_else(|| StageError::new(format!("there is no group {group}")))?;
-        Ok(&recipe.wanted.reads)
     }
 
     /// What a gather stage is told of its groups: it may write any of it.

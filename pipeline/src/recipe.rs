@@ -46,11 +46,29 @@ pub struct Recipe {
     pub steps: Vec<Step>,
 }
 
+/// Which stages are applied again, when rows are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applied {
+    /// Those whose rows are not stored.
+    Derived,
+    /// All but filters, so that everything follows from the columns of the source.
+    All,
+}
+
 impl Recipe {
-    /// The columns must be offered by the tables of the group.
+    /// The columns must be offered by the tables of the group, or made by something their rows went through.
     pub fn new(graph: &Graph, group: &InputGroup, columns: &[&str]) -> Result<Self, StageError> {
+        Self::of(graph, group, columns, Applied::Derived)
+    }
+
+    /// How to get the columns of a group from the columns of its source alone, filters left out.
+    pub fn replay(graph: &Graph, group: &InputGroup, columns: &[&str]) -> Result<Self, StageError> {
+        Self::of(graph, group, columns, Applied::All)
+    }
+
+    fn of(graph: &Graph, group: &InputGroup, columns: &[&str], applied: Applied) -> Result<Self, StageError> {
         let mut recipe = Self { wanted: wanted(graph, group, columns)?, ..Self::default() };
-        recipe.gather(graph, recipe.wanted.reads.clone())?;
+        recipe.gather(graph, recipe.wanted.reads.clone(), applied)?;
         Ok(recipe)
     }
 
@@ -65,14 +83,18 @@ impl Recipe {
         self.leaves.iter().map(|leaf| leaf.node).filter(|node| is_stored(&graph.nodes[*node])).collect()
     }
 
-    fn gather(&mut self, graph: &Graph, reads: Vec<Read>) -> Result<(), StageError> {
+    fn gather(&mut self, graph: &Graph, reads: Vec<Read>, applied: Applied) -> Result<(), StageError> {
         for read in reads {
-            match derived_map(&graph.nodes[read.node]) {
+            let node = &graph.nodes[read.node];
+            if applied == Applied::All && is_filter(node) {
+                continue;
+            }
+            match applied.stage(node) {
                 None => add(&mut self.leaves, read.node, &read.columns),
                 Some(_) if self.steps.iter().any(|step| step.node == read.node) => {}
                 Some(stage) => {
                     let inputs = map_inputs(graph, read.node, stage.as_ref())?;
-                    self.gather(graph, inputs.reads.clone())?;
+                    self.gather(graph, inputs.reads.clone(), applied)?;
                     self.steps.push(Step { node: read.node, inputs });
                 }
             }
@@ -99,6 +121,7 @@ fn wanted(graph: &Graph, group: &InputGroup, columns: &[&str]) -> Result<Wanted,
     for &column in columns {
         let maker = graph
             .made_by(group, column)
+            .or_else(|| graph.upstream_column(&group.tables, column).map(|found| found.made_by))
             .ok_or_else(|| StageError::new(format!("no table it reads has the column `{column}`")))?;
         add(&mut reads, maker, &[column.to_owned()]);
     }
@@ -125,9 +148,17 @@ pub fn is_stored(node: &Node) -> bool {
     }
 }
 
-fn derived_map(node: &Node) -> Option<Arc<dyn MapStage>> {
-    match &node.stage.role {
-        Role::Map(stage) if !is_stored(node) => Some(Arc::clone(stage)),
-        _ => None,
+impl Applied {
+    /// The stage of a node, if it is applied.
+    fn stage(self, node: &Node) -> Option<Arc<dyn MapStage>> {
+        match &node.stage.role {
+            Role::Map(stage) if self == Self::All || !is_stored(node) => Some(Arc::clone(stage)),
+            _ => None,
+        }
     }
+}
+
+/// Whether a stage only leaves rows out.
+fn is_filter(node: &Node) -> bool {
+    matches!(&node.stage.role, Role::Map(stage) if stage.passes_through() && stage.rejects_on_purpose())
 }

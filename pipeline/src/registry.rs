@@ -16,6 +16,8 @@ pub struct Kind {
     pub version: u32,
     pub about: &'static str,
     pub params: &'static [&'static str],
+    /// Those of `params` that name stages.
+    pub links: &'static [&'static str],
     pub role: RoleKind,
     build: fn(toml::de::ValueDeserializer<'_>) -> Result<Stage, toml::de::Error>,
 }
@@ -77,6 +79,16 @@ impl Role {
         matches!(self, Self::Job(_))
     }
 
+    /// Which of the four it is.
+    pub fn kind(&self) -> RoleKind {
+        match self {
+            Self::Source(_) => RoleKind::Source,
+            Self::Map(_) => RoleKind::Map,
+            Self::Gather(_) => RoleKind::Gather,
+            Self::Job(_) => RoleKind::Job,
+        }
+    }
+
     pub fn parameters(&self) -> &dyn Parameters {
         match self {
             Self::Source(stage) => stage.as_ref(),
@@ -126,6 +138,7 @@ impl Registry {
             version: T::VERSION,
             about: T::ABOUT,
             params: T::PARAMS,
+            links: T::LINKS,
             role,
             build,
         });

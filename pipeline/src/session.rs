@@ -4,8 +4,9 @@
 //! partitions, its recipes, and, on demand, its opened work.
 
 use crate::StageError;
+use crate::columns::Columns;
 use crate::digest::FileDigests;
-use crate::graph::{Graph, NodeIndex};
+use crate::graph::{Graph, InputGroup, NodeIndex};
 use crate::key::canonical;
 use crate::recipe::{Recipe, is_stored};
 use crate::registry::Role;
@@ -19,6 +20,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The column that names a row to people.
+const ID: &str = "id";
 
 /// An open graph.
 pub struct Session<'g> {
@@ -122,8 +126,22 @@ impl<'g> Session<'g> {
             Role::Gather(stage) => stage.input(),
             Role::Source(_) | Role::Job(_) => return Ok(Vec::new()),
         };
-        let names: Vec<&str> = columns.names().collect();
-        node.inputs.iter().map(|group| Recipe::new(self.graph, group, &names).map(Arc::new)).collect()
+        let recipe = |group: &InputGroup| {
+            let kept = self.kept(index, group);
+            let names = columns.names().chain(kept.names().filter(|name| columns.get(name).is_none()));
+            Recipe::new(self.graph, group, &names.collect::<Vec<_>>()).map(Arc::new)
+        };
+        node.inputs.iter().map(recipe).collect()
+    }
+
+    /// What a gather stage copies from the rows of a group.
+    pub fn kept(&self, index: NodeIndex, group: &InputGroup) -> Columns {
+        let Role::Gather(stage) = &self.graph.nodes[index].stage.role else { return Columns::new() };
+        let found = stage
+            .keeps()
+            .into_iter()
+            .filter_map(|kept| self.graph.upstream_column(&group.tables, &kept.name));
+        found.fold(Columns::new(), |all, found| all.with(&found.column.name, found.column.data_type))
     }
 
     fn unit_label(&self, node: NodeIndex, group: usize, partition: usize) -> String {
@@ -198,6 +216,22 @@ impl<'g> Session<'g> {
         let stage = &self.graph.nodes[node].stage;
         let text = format!("{} {} {}", stage.kind, stage.version, content.to_hex());
         Ok(blake3::hash(text.as_bytes()))
+    }
+
+    /// As [`Session::source_digest`], for a stage that copies ids: a new name of a file does not change it.
+    pub fn copied_digest(
+        &self,
+        node: NodeIndex,
+        partition: usize,
+        columns: &[String],
+    ) -> Result<Digest, StageError> {
+        let others: Vec<String> = columns.iter().filter(|column| *column != ID).cloned().collect();
+        let content = self.source_digest(node, partition, &others)?;
+        if others.len() == columns.len() {
+            return Ok(content);
+        }
+        let ids = self.source(node)?.ids_digest(partition)?;
+        Ok(blake3::hash(format!("{} {}", content.to_hex(), ids.to_hex()).as_bytes()))
     }
 
     /// How many rows a source partition has; remembered by its content.

@@ -11,6 +11,8 @@
 //! default. Its canonical JSON (`serde_json` of the struct, so that a default spelled out and a default left out are the
 //! same) enters the key.
 
+mod job;
+
 use crate::columns::Columns;
 use crate::error::StageError;
 use crate::rejects::Rejects;
@@ -18,6 +20,8 @@ use arrow::array::RecordBatch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+
+pub use job::{JobContext, JobStage, Lineage, Origin, OriginStage, RowAccess};
 
 /// Rows in one batch: the unit of work and of memory. Every table has its batch borders at multiples of this within a
 /// partition, so tables that line up do so batch by batch.
@@ -39,6 +43,10 @@ pub trait StageKind: Parameters + Serialize + DeserializeOwned {
     const ABOUT: &'static str;
     /// The names of all parameters, for "did you mean".
     const PARAMS: &'static [&'static str];
+    /// Parameters of a job that name further stages it reads (`init_from = "align"`, or a list of names). Their folders come
+    /// behind those of `from`, in the order given here. They enter the key by content, as those do, so the name itself is left
+    /// out of the canonical JSON with `#[serde(skip_serializing)]`.
+    const LINKS: &'static [&'static str] = &[];
 }
 
 /// What the parameters struct of any stage can tell.
@@ -128,6 +136,11 @@ pub trait Source: Send + Sync {
     /// The content digest of the named columns of one partition: of its raw bytes, never of a path or an mtime.
     fn digest(&self, partition: usize, columns: &[&str]) -> Result<Digest, StageError>;
 
+    /// As [`Source::digest`] of the column `id`, without the names of files: for who copies ids only to name rows to people.
+    fn ids_digest(&self, partition: usize) -> Result<Digest, StageError> {
+        self.digest(partition, &["id"])
+    }
+
     /// The named columns of one partition, plus `reject` (utf8, null when fine; text `read/<code>: <detail>`), in batches
     /// of [`BATCH_ROWS`] (the last may be shorter). Columns not asked for are not read.
     fn batches(&self, partition: usize, columns: &[&str]) -> Result<BatchIterator<'_>, StageError>;
@@ -206,8 +219,24 @@ pub enum Units {
 pub trait GatherStage: Parameters {
     /// The columns it needs in each group of tables.
     fn input(&self) -> Columns;
+    /// Columns it copies beside those: of whatever stage the rows went through, the nearest one that makes a column of that
+    /// name. Their rejects do not count, and of `id` only what the rows themselves hold enters the key: a renamed file makes
+    /// nothing again.
+    fn keeps(&self) -> Vec<Kept> {
+        Vec::new()
+    }
     fn units(&self) -> Units;
     fn gather(&self, inputs: &GatherInputs<'_>, output: &Path) -> Result<(), StageError>;
+}
+
+/// A column that a gather stage copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub name: String,
+    /// The parameter that names it, for its place in the manifest.
+    pub param: &'static str,
+    /// Whether no group of tables needs to have it.
+    pub optional: bool,
 }
 
 /// What a gather stage reads: groups of tables that line up.
@@ -222,6 +251,8 @@ pub struct Group<'a> {
     pub weight: f64,
     /// The stage names of the tables, as the manifest's `from` has them.
     pub tables: Vec<String>,
+    /// Those of [`GatherStage::keeps`] that some stage behind the tables makes.
+    pub kept: Columns,
     pub partitions: Vec<Box<dyn PartitionView + 'a>>,
 }
 
@@ -231,33 +262,11 @@ pub trait PartitionView: Send + Sync {
     fn index(&self) -> usize;
     fn first_row(&self) -> u64;
     fn rows(&self) -> usize;
-    /// The named columns and `reject` (the first reason among the group's tables), in batches.
+    /// The named columns (needed or kept ones) and `reject` (the first reason among the group's tables and, behind them, those
+    /// the columns come from), in batches.
     fn batches(&self, columns: &[&str]) -> Result<BatchIterator<'_>, StageError>;
     /// For each table of the group in order: its stored file relative to the store, or `None` when it is derived.
     fn files(&self) -> Vec<Option<PathBuf>>;
     /// The content digest of each table's partition, in order.
     fn digests(&self) -> Vec<Digest>;
-}
-
-/// Consumes tables and folders, writes one folder.
-pub trait JobStage: Parameters {
-    fn run(&self, context: &dyn JobContext) -> Result<(), StageError>;
-}
-
-/// What a job sees of the world.
-pub trait JobContext: Sync {
-    /// How many inputs `from` names, and their stage names.
-    fn inputs(&self) -> &[String];
-    /// The folder of input `n` (a gather or job stage), waiting for it if it is still being made. For a gather stage with
-    /// [`Units::PerPartition`], unit `unit`; `None` when there are no more units.
-    fn folder(&self, input: usize, unit: usize) -> Result<Option<PathBuf>, StageError>;
-    /// Where to write. Kept when the job is interrupted, so that a later run can go on from what lies there.
-    fn output(&self) -> &Path;
-    /// The store's root, which file names in shards are relative to.
-    fn store(&self) -> &Path;
-    fn seed(&self) -> u64;
-    /// True when the user wants the run to end: save and return.
-    fn cancelled(&self) -> bool;
-    /// Shown on the terminal: fraction done and a line of text.
-    fn progress(&self, done: f64, text: &str);
 }

@@ -6,10 +6,10 @@ use arrow::array::{
     ArrayRef, Int32Builder, ListBuilder, RecordBatch, StringArray, UInt32Array, UInt32Builder,
 };
 use divan::counter::ItemsCount;
-use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{
     BATCH_ROWS, BatchIterator, Digest, GatherInputs, GatherStage, Group, PARTITION_ROWS, PartitionView,
 };
+use llavm_pipeline::{Columns, StageError};
 use llavm_stages::shard::Shard;
 use serde_json::json;
 use std::path::PathBuf;
@@ -84,7 +84,8 @@ fn shard(bencher: divan::Bencher<'_, '_>, bucket: &str) {
             let partition =
                 |index| Box::new(Tokens { index, batch: batch.clone() }) as Box<dyn PartitionView>;
             let partitions = (0..PARTITIONS).map(partition).collect();
-            let group = Group { weight: 1.0, tables: vec!["labels".to_owned()], partitions };
+            let tables = vec!["labels".to_owned()];
+            let group = Group { weight: 1.0, tables, kept: Columns::new(), partitions };
             stage.gather(&GatherInputs { groups: vec![group], seed: 42 }, output.path()).unwrap();
         });
 }

@@ -4,12 +4,13 @@
 
 mod common;
 
+use arrow::array::{Array, Int32Builder, ListBuilder, StringBuilder, UInt32Builder};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
-use arrow::array::{Int32Builder, ListBuilder, UInt32Builder};
-use arrow::datatypes::{Int32Type, UInt32Type};
+use arrow::datatypes::{DataType, Int32Type, UInt32Type};
 use arrow::ipc::reader::FileReader;
-use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{BatchIterator, Digest, GatherInputs, GatherStage, Group, PartitionView};
+use llavm_pipeline::{Columns, StageError};
+use llavm_stages::arrays::list_of;
 use llavm_stages::shard::Shard;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -58,11 +59,19 @@ impl Made {
             |row| if row % 2 == 0 { "decode-resize/undecodable: no" } else { "tokenize/too-long: 9 tokens" };
         let reject: StringArray =
             rows.clone().map(|row| self.is_rejected(row).then(|| reason(row))).collect();
-        let n_images: UInt32Array = rows.map(|row| (!self.is_rejected(row)).then_some(row % 3)).collect();
+        let n_images: UInt32Array =
+            rows.clone().map(|row| (!self.is_rejected(row)).then_some(row % 3)).collect();
+        let id: StringArray = rows.clone().map(|row| Some(self.token(row).to_string())).collect();
+        let mut kind = ListBuilder::new(StringBuilder::new());
+        for row in rows {
+            kind.extend([(row % 4 > 0).then(|| (0..row % 4).map(|n| Some(format!("{row} {n}"))))]);
+        }
         RecordBatch::try_from_iter_with_nullable([
             ("input_ids", Arc::new(ids.finish()) as ArrayRef, true),
             ("labels", Arc::new(labels.finish()) as ArrayRef, true),
             ("n_images", Arc::new(n_images) as ArrayRef, true),
+            ("id", Arc::new(id) as ArrayRef, true),
+            ("kind", Arc::new(kind.finish()) as ArrayRef, true),
             ("reject", Arc::new(reject) as ArrayRef, true),
         ])
         .unwrap()
@@ -110,7 +119,13 @@ fn group(number: u32, rows: u32, weight: f64, salt: u32) -> Group<'static> {
             as Box<dyn PartitionView>
     };
     let partitions = (0..rows).step_by(40).enumerate().map(partition).collect();
-    Group { weight, tables: vec!["labels".to_owned(), "pixels".to_owned()], partitions }
+    let tables = vec!["labels".to_owned(), "pixels".to_owned()];
+    Group { weight, tables, kept: kept(), partitions }
+}
+
+/// What a group has besides tokens.
+fn kept() -> Columns {
+    Columns::new().with("id", DataType::Utf8).with("kind", list_of(DataType::Utf8))
 }
 
 /// One row of a shard: tokens, labels, number of images, (group, partition, row).
@@ -305,8 +320,9 @@ fn partitions_one_by_one_have_together_what_the_table_has() {
         let made =
             Made { group: 1, partition: first as usize / 40, first, rows: 40, rejects: false, salt: 0 };
         let tables = vec!["labels".to_owned(), "pixels".to_owned()];
-        let empty = Group { weight: 1.0, tables: tables.clone(), partitions: Vec::new() };
-        let one = Group { weight: 1.0, tables, partitions: vec![Box::new(made) as Box<dyn PartitionView>] };
+        let empty = Group { weight: 1.0, tables: tables.clone(), kept: kept(), partitions: Vec::new() };
+        let partitions = vec![Box::new(made) as Box<dyn PartitionView>];
+        let one = Group { weight: 1.0, tables, kept: kept(), partitions };
         let output = shard(vec![empty, one], 42, stage.clone());
         n_validation += output.all("validation").len();
         rows.extend(output.all("train"));
@@ -321,4 +337,78 @@ fn a_table_without_usable_rows_gives_empty_splits() {
     let output = shard(vec![group(0, 0, 1.0, 0)], 42, json!({ "validation": 0.5 }));
     assert_eq!(output.json("shards.json")["train"]["rows"], 0);
     assert_eq!(output.all("validation"), []);
+}
+
+/// The batches of all files of a split, one after the other.
+fn batch(output: &Output, split: &str) -> RecordBatch {
+    let folder = output.0.path().join(split);
+    let files = (0..).map(|n| folder.join(format!("{n:05}.arrow"))).take_while(|file| file.exists());
+    let batches: Vec<RecordBatch> = files
+        .flat_map(|file| FileReader::try_new(File::open(file).unwrap(), None).unwrap().map(Result::unwrap))
+        .collect();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+#[test]
+fn kept_columns_stay_with_their_rows_through_split_mix_and_shuffle() {
+    let params = json!({ "validation": 0.3, "keep": ["kind", "language"], "rows_per_shard": 50 });
+    let without = Group { kept: Columns::new().with("id", DataType::Utf8), ..group(1, 60, 1.0, 5) };
+    let output = shard(vec![group(0, 130, 2.0, 0), without], 42, params);
+    for split in ["train", "validation"] {
+        let batch = batch(&output, split);
+        assert!(batch.num_rows() > 30);
+        let (id, kind) = (batch["id"].as_string::<i32>(), batch["kind"].as_list::<i32>());
+        assert_eq!(batch["language"].null_count(), batch.num_rows());
+        for (n, row) in output.all(split).iter().enumerate() {
+            assert_eq!(id.value(n), row.0[0].to_string());
+            let (group, number) = (row.0[0] / 1_000_000, row.0[0] % 1_000_000);
+            assert_eq!(kind.is_null(n), group == 1 || number % 4 == 0);
+            if kind.is_valid(n) {
+                let kinds = kind.value(n);
+                let kinds: Vec<_> = kinds.as_string::<i32>().iter().map(Option::unwrap).collect();
+                let expected: Vec<_> =
+                    (0..number % 4).map(|question| format!("{number} {question}")).collect();
+                assert_eq!(kinds, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_left_out_for_what_its_tables_say_and_not_for_what_is_kept() {
+    struct Strict(Made);
+    impl PartitionView for Strict {
+        fn index(&self) -> usize {
+            self.0.index()
+        }
+        fn first_row(&self) -> u64 {
+            self.0.first_row()
+        }
+        fn rows(&self) -> usize {
+            self.0.rows()
+        }
+        /// Whoever reads `kind` sees every row rejected.
+        fn batches(&self, columns: &[&str]) -> Result<BatchIterator<'_>, StageError> {
+            let strict = columns.contains(&"kind");
+            Ok(Box::new(self.0.batches(columns)?.map(move |batch| {
+                let batch = batch?;
+                let mut arrays = batch.columns().to_vec();
+                if strict && let Some(reject) = arrays.last_mut() {
+                    *reject = Arc::new(StringArray::from(vec!["read/bad: kind"; batch.num_rows()]));
+                }
+                Ok(RecordBatch::try_new(batch.schema(), arrays)?)
+            })))
+        }
+        fn files(&self) -> Vec<Option<PathBuf>> {
+            self.0.files()
+        }
+        fn digests(&self) -> Vec<Digest> {
+            self.0.digests()
+        }
+    }
+    let made = Made { group: 0, partition: 0, first: 0, rows: 70, rejects: true, salt: 0 };
+    let strict = vec![Box::new(Strict(made)) as Box<dyn PartitionView>];
+    let output =
+        shard(vec![Group { partitions: strict, ..group(0, 0, 1.0, 0) }], 42, json!({ "keep": ["kind"] }));
+    assert_eq!(output.all("train").len(), usable(70));
 }

@@ -2,9 +2,8 @@
 
 use crate::StageError;
 use crate::columns::Column;
-use crate::graph::{Graph, InputGroup, NodeIndex};
+use crate::graph::{Graph, InputGroup, NodeIndex, upstream_columns};
 use crate::parts::{Entry, Known};
-use crate::registry::Role;
 use crate::run_error::RunError;
 use crate::runner::board::Board;
 use crate::session::Session;
@@ -48,26 +47,8 @@ impl<'g> Table<'g> {
     /// What [`Table::read`] can be asked for: the columns of the stage and of everything its rows went through, `id` among
     /// them. The nearest maker of a name wins.
     pub fn columns(&self) -> Vec<Column> {
-        let mut columns: Vec<Column> = Vec::new();
-        for node in self.makers() {
-            for column in
-                self.session.graph.nodes[node].output().iter().flat_map(crate::columns::Columns::iter)
-            {
-                if !columns.iter().any(|known| known.name == column.name) {
-                    columns.push(column.clone());
-                }
-            }
-        }
-        columns
-    }
-
-    /// The tables of the rows: this one, then what it reads, the nearest first.
-    fn makers(&self) -> Vec<NodeIndex> {
-        let graph = self.session.graph;
-        let tables = graph.upstream(&[self.node]).into_iter();
-        let is_table =
-            |node: &NodeIndex| matches!(graph.nodes[*node].stage.role, Role::Source(_) | Role::Map(_));
-        tables.filter(is_table).rev().collect()
+        let offered = upstream_columns(&self.session.graph.nodes, &[self.node]);
+        offered.into_iter().map(|offered| offered.column).collect()
     }
 
     pub fn partitions(&self) -> usize {
@@ -115,7 +96,12 @@ impl<'g> Table<'g> {
 
     fn rows(&self, partition: usize) -> Result<u64, RunError> {
         let graph = self.session.graph;
-        let stored = self.makers().into_iter().find_map(|node| self.entry_of(node, partition));
+        let stored = self
+            .session
+            .graph
+            .makers(&[self.node])
+            .into_iter()
+            .find_map(|node| self.entry_of(node, partition));
         let source = graph.source_of(self.node).unwrap_or(self.node);
         stored.map_or_else(
             || {
@@ -138,13 +124,7 @@ impl<'g> Table<'g> {
     ) -> Result<crate::stage::BatchIterator<'_>, StageError> {
         let columns: Vec<&str> = columns.iter().copied().filter(|name| *name != REJECT).collect();
         let reader = Reader { session: &self.session, tasks: &self.tasks, guard: self };
-        // The nearest maker of a name comes first, so that it wins.
-        let mut tables = self.makers();
-        tables.retain(|maker| {
-            let output = self.session.graph.nodes[*maker].output();
-            *maker == self.node
-                || output.is_some_and(|output| columns.iter().any(|name| output.get(name).is_some()))
-        });
+        let tables = vec![self.node];
         view::batches(reader, &InputGroup { tables, weight: 1.0 }, partition, &columns)
     }
 }

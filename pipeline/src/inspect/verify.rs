@@ -133,7 +133,8 @@ fn jobs(store: &Store, stage: &Path, found: &mut Verification) -> Result<(), Sta
             found.compare(store, &folder.join(file), digest)?;
         }
         if folder.is_dir() {
-            for file in files::files_below(&folder)?.iter().filter(|file| !record.files.contains_key(*file)) {
+            let is_known = |file: &PathBuf| record.files.contains_key(file) || record.is_ephemeral(file);
+            for file in files::files_below(&folder)?.iter().filter(|file| !is_known(file)) {
                 found.add(store, &folder.join(file), Some(Problem::Stray));
             }
         }

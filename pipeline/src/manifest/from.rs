@@ -5,6 +5,8 @@
 //! | `from = "rows"` | one table |
 //! | `from = ["labels", "pixels"]` | tables that line up row by row |
 //! | `from = [{ tables = ["a", "b"], weight = 2 }, { table = "c" }]` | groups of tables, to be mixed |
+//!
+//! The parameters of a job can name further stages ([`crate::stage::StageKind::LINKS`]).
 
 use super::document::typed;
 use super::problem::{Problem, Problems};
@@ -58,6 +60,15 @@ pub(super) fn read_from(
         );
     }
     Some(FromKey { span: value.span(), groups: groups?, mixes })
+}
+
+/// The stages that the parameters `links` name, each a name or a list of names. Other values are told by whoever reads the
+/// parameter.
+pub(super) fn links(params: &DeTable<'_>, links: &[&str]) -> Vec<Spanned<String>> {
+    let values = links.iter().filter_map(|link| params.get(*link));
+    values
+        .flat_map(|value| name(value).map(|name| vec![name]).or_else(|| names(value)).unwrap_or_default())
+        .collect()
 }
 
 fn name(value: &Spanned<DeValue<'_>>) -> Option<Spanned<String>> {

@@ -6,7 +6,7 @@
 //! | the keys all stages share | `document.rs`, `from.rs` |
 //! | the parameters of a stage | `params.rs`, `serde_text.rs` |
 //! | order and cycles | `order.rs` |
-//! | what reads what | `wiring.rs`, `roles.rs`, `needs.rs` |
+//! | what reads what | `wiring.rs`, `roles.rs`, `needs.rs`, `kept.rs` |
 //! | how a mistake is told | `problem.rs`, `nearest.rs` |
 //!
 //! Relative paths in a manifest are relative to the current directory. Neither the order of sections and keys nor the name of
@@ -14,6 +14,7 @@
 
 mod document;
 mod from;
+mod kept;
 mod nearest;
 mod needs;
 mod order;
@@ -112,7 +113,8 @@ fn read_with(
     let Document { name, seed, store, .. } = document;
     let name =
         name.or_else(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())).unwrap_or_default();
-    let graph = Graph { name, manifest: path.to_owned(), seed, store: store.into(), nodes };
+    let graph =
+        Graph { name, manifest: path.to_owned(), text: text.to_owned(), seed, store: store.into(), nodes };
     Ok(Manifest { graph, source, places })
 }
 
@@ -162,7 +164,7 @@ fn build(
 ) -> (Vec<Node>, BTreeMap<String, Places>) {
     let parts: Vec<Part<'_, '_>> =
         document.stages.iter().map(|entry| part(entry, registry, problems)).collect();
-    let order = order::order(&document.stages, problems);
+    let order = order::order(&parts, problems);
     let nodes = wire(&parts, &order, problems);
     let places: BTreeMap<String, Places> =
         document.stages.iter().map(|entry| (entry.name.clone(), places(entry))).collect();
@@ -178,7 +180,7 @@ fn build(
 }
 
 fn part<'a, 'i>(entry: &'a Entry<'i>, registry: &'a Registry, problems: &mut Problems) -> Part<'a, 'i> {
-    let Some(name) = &entry.kind else { return Part { entry, kind: None, stage: None } };
+    let Some(name) = &entry.kind else { return Part::unknown(entry) };
     let kind = registry.get(name.get_ref());
     if kind.is_none() {
         problems.add(
@@ -187,7 +189,8 @@ fn part<'a, 'i>(entry: &'a Entry<'i>, registry: &'a Registry, problems: &mut Pro
                 .help(did_you_mean(name.get_ref(), "kinds", registry.kinds().iter().map(|kind| kind.name))),
         );
     }
-    Part { entry, kind, stage: kind.and_then(|kind| params::build_stage(entry, kind, problems)) }
+    let links = kind.map_or_else(Vec::new, |kind| from::links(&entry.params, kind.links));
+    Part { entry, kind, stage: kind.and_then(|kind| params::build_stage(entry, kind, problems)), links }
 }
 
 fn places(entry: &Entry<'_>) -> Places {

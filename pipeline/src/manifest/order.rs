@@ -1,36 +1,32 @@
 //! The order in which stages can be built and run: every stage after its inputs, the free ones by name.
 
-use super::document::Entry;
 use super::problem::{Problem, Problems};
+use super::wiring::Part;
 use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 
-/// The indices of `entries` in that order. Stages on a cycle, or behind one, are left out, and each cycle is told.
-pub(super) fn order(entries: &[Entry<'_>], problems: &mut Problems) -> Vec<usize> {
+/// The indices of `parts` in that order. Stages on a cycle, or behind one, are left out, and each cycle is told.
+pub(super) fn order(parts: &[Part<'_, '_>], problems: &mut Problems) -> Vec<usize> {
     let index: BTreeMap<&str, usize> =
-        entries.iter().enumerate().map(|(index, entry)| (entry.name.as_str(), index)).collect();
-    let needs: Vec<BTreeSet<usize>> = entries
+        parts.iter().enumerate().map(|(index, part)| (part.entry.name.as_str(), index)).collect();
+    let needs: Vec<BTreeSet<usize>> = parts
         .iter()
-        .map(|entry| names(entry).filter_map(|name| index.get(name.get_ref().as_str()).copied()).collect())
+        .map(|part| part.names().filter_map(|name| index.get(name.get_ref().as_str()).copied()).collect())
         .collect();
-    let mut left: BTreeSet<usize> = (0..entries.len()).collect();
-    let mut ordered = Vec::with_capacity(entries.len());
-    // Entries are sorted by name, so the first free index is the first free name.
+    let mut left: BTreeSet<usize> = (0..parts.len()).collect();
+    let mut ordered = Vec::with_capacity(parts.len());
+    // Parts are sorted by name, so the first free index is the first free name.
     while let Some(&next) = left.iter().find(|&&entry| needs[entry].is_disjoint(&left)) {
         left.remove(&next);
         ordered.push(next);
     }
-    tell_cycles(entries, &needs, &left, problems);
+    tell_cycles(parts, &needs, &left, problems);
     ordered
-}
-
-fn names<'a>(entry: &'a Entry<'_>) -> impl Iterator<Item = &'a Spanned<String>> {
-    entry.from.iter().flat_map(super::from::FromKey::names)
 }
 
 /// Every stage left has an input that is left; going back from one to the next must come round.
 fn tell_cycles(
-    entries: &[Entry<'_>],
+    parts: &[Part<'_, '_>],
     needs: &[BTreeSet<usize>],
     left: &BTreeSet<usize>,
     problems: &mut Problems,
@@ -45,20 +41,21 @@ fn tell_cycles(
         }
         if let Some(first) = at.and_then(|end| path.iter().position(|&stage| stage == end)) {
             // The path goes from reader to read; rows flow the other way.
-            let cycle: Vec<&Entry<'_>> = path[first..].iter().rev().map(|&stage| &entries[stage]).collect();
+            let cycle: Vec<&Part<'_, '_>> = path[first..].iter().rev().map(|&stage| &parts[stage]).collect();
             problems.add(draw(&cycle));
         }
     }
 }
 
-fn draw(cycle: &[&Entry<'_>]) -> Problem {
-    let drawn: Vec<&str> = cycle.iter().chain(cycle.first()).map(|entry| entry.name.as_str()).collect();
+fn draw(cycle: &[&Part<'_, '_>]) -> Problem {
+    let drawn: Vec<&str> = cycle.iter().chain(cycle.first()).map(|part| part.entry.name.as_str()).collect();
     let mut problem = Problem::new(format!("stages that wait for each other: {}", drawn.join(" -> ")));
     let before = cycle.iter().cycle().skip(cycle.len().saturating_sub(1));
-    for (entry, input) in cycle.iter().zip(before) {
-        let name = names(entry).find(|name| *name.get_ref() == input.name);
-        let span = name.map_or_else(|| entry.name_span.clone(), Spanned::span);
-        problem = problem.at(span, format!("`{}` reads `{}`", entry.name, input.name));
+    for (part, input) in cycle.iter().zip(before) {
+        let (reader, read) = (part.entry, input.entry);
+        let name = part.names().find(|name| *name.get_ref() == read.name);
+        let span = name.map_or_else(|| reader.name_span.clone(), Spanned::span);
+        problem = problem.at(span, format!("`{}` reads `{}`", reader.name, read.name));
     }
     problem.help("Let one of them read another stage.")
 }

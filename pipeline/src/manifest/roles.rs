@@ -1,7 +1,6 @@
 //! Whether `from` names stages that are there and that go with the kind: tables for map and gather, folders for jobs.
 
 use super::document::Entry;
-use super::from::FromKey;
 use super::nearest::did_you_mean;
 use super::problem::{Problem, Problems};
 use super::wiring::{Part, Wiring};
@@ -10,10 +9,10 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 
 impl Wiring<'_, '_> {
-    /// Unknown stages and stages named twice in `from`.
+    /// Unknown stages and stages named twice.
     pub(super) fn check_names(&self, part: &Part<'_, '_>, problems: &mut Problems) {
         let mut seen: BTreeMap<&str, &Spanned<String>> = BTreeMap::new();
-        for name in part.entry.from.iter().flat_map(FromKey::names) {
+        for name in part.names() {
             if !self.index.contains_key(name.get_ref().as_str()) {
                 let others = self.index.keys().copied().filter(|other| *other != part.entry.name);
                 problems.add(
@@ -60,7 +59,7 @@ impl Wiring<'_, '_> {
             return false;
         }
         let wrong: Vec<Problem> =
-            from.names().filter_map(|name| self.wrong_input(part.entry, kind, name)).collect();
+            part.names().filter_map(|name| self.wrong_input(part.entry, kind, name)).collect();
         let fine = wrong.is_empty();
         problems.extend(wrong);
         fine

@@ -3,11 +3,13 @@
 //! In: entries, their kinds and built stages, in topological order. Out: the nodes of the graph.
 
 use super::document::Entry;
+use super::from::FromKey;
 use super::problem::Problems;
 use crate::columns::Columns;
 use crate::graph::{InputGroup, Node, NodeIndex, Offered, group_columns, offered_by};
 use crate::registry::{Kind, Role, RoleKind, Stage};
 use std::collections::{BTreeMap, BTreeSet};
+use toml::Spanned;
 
 /// An entry with what is known of its kind.
 pub(super) struct Part<'a, 'i> {
@@ -16,6 +18,20 @@ pub(super) struct Part<'a, 'i> {
     pub(super) kind: Option<&'a Kind>,
     /// `None` when the parameters are wrong.
     pub(super) stage: Option<Stage>,
+    /// The stages its parameters name.
+    pub(super) links: Vec<Spanned<String>>,
+}
+
+impl<'a, 'i> Part<'a, 'i> {
+    /// A stage of whose kind nothing is known.
+    pub(super) fn unknown(entry: &'a Entry<'i>) -> Self {
+        Self { entry, kind: None, stage: None, links: Vec::new() }
+    }
+
+    /// All stages it reads: those of `from`, then those its parameters name.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Spanned<String>> {
+        self.entry.from.iter().flat_map(FromKey::names).chain(&self.links)
+    }
 }
 
 /// The nodes built so far, and what is known of the others.
@@ -55,7 +71,7 @@ impl Wiring<'_, '_> {
     /// Makes the node of a part whose inputs all have one, if its tables line up and have the columns it needs.
     fn add(&mut self, part: &Part<'_, '_>, problems: &mut Problems) {
         let Some(stage) = part.stage.clone() else { return };
-        let Some(inputs) = self.inputs(part.entry, &stage.role) else { return };
+        let Some(inputs) = self.inputs(part, &stage.role) else { return };
         let needed = match &stage.role {
             Role::Map(map) => map.input(),
             Role::Gather(gather) => gather.input(),
@@ -72,6 +88,7 @@ impl Wiring<'_, '_> {
                 needed.iter().filter_map(|column| self.lacking(part.entry, &stage, from, column, &columns)),
             );
         }
+        wrong.extend(self.not_to_keep(part.entry, &stage, &inputs));
         let fine = wrong.is_empty();
         problems.extend(wrong);
         if fine {
@@ -82,20 +99,21 @@ impl Wiring<'_, '_> {
     }
 
     /// The input groups as node indices; `None` when an input has no node.
-    fn inputs(&self, entry: &Entry<'_>, role: &Role) -> Option<Vec<InputGroup>> {
-        let groups = entry.from.iter().flat_map(|from| &from.groups);
-        let groups: Vec<InputGroup> = groups
+    fn inputs(&self, part: &Part<'_, '_>, role: &Role) -> Option<Vec<InputGroup>> {
+        if role.is_job() {
+            let one = |name: &Spanned<String>| {
+                self.node(name.get_ref()).map(|table| InputGroup { tables: vec![table], weight: 1.0 })
+            };
+            return part.names().map(one).collect();
+        }
+        let groups = part.entry.from.iter().flat_map(|from| &from.groups);
+        groups
             .map(|group| {
                 let tables: Option<Vec<NodeIndex>> =
                     group.tables.iter().map(|name| self.node(name.get_ref())).collect();
                 tables.map(|tables| InputGroup { tables, weight: group.weight })
             })
-            .collect::<Option<_>>()?;
-        if !role.is_job() {
-            return Some(groups);
-        }
-        let one = |table| InputGroup { tables: vec![table], weight: 1.0 };
-        Some(groups.into_iter().flat_map(|group| group.tables).map(one).collect())
+            .collect()
     }
 
     fn node(&self, name: &str) -> Option<NodeIndex> {

@@ -37,7 +37,7 @@ impl Runner<'_> {
         if self.board.stopping() {
             return Err(Halt::Stopped);
         }
-        let record = FolderRecord::of(unfinished.path(), rows, parts)?;
+        let record = FolderRecord::of(unfinished.path(), rows, parts, &[])?;
         let name = self.session.name(task.node);
         self.session.store.commit_folder(&self.session.scratch, name, unfinished.path(), &record)?;
         Ok(Self::entry_of_folder(&record))
@@ -66,7 +66,8 @@ impl Runner<'_> {
                 total += rows;
             }
             let tables = group.tables.iter().map(|table| self.session.name(*table).to_owned()).collect();
-            groups.push(Group { weight: group.weight, tables, partitions });
+            let kept = self.session.kept(node, group);
+            groups.push(Group { weight: group.weight, tables, kept, partitions });
         }
         Ok((GatherInputs { groups, seed: self.session.graph.seed }, total))
     }
@@ -80,7 +81,9 @@ impl Runner<'_> {
     pub(super) fn folder_is_as_written(&self, id: TaskId, entry: &Entry) -> Result<bool, StageError> {
         let stage = self.session.name(self.tasks.all[id].node);
         let Some(record) = self.session.store.find_folder(stage, &entry.key)? else { return Ok(false) };
-        let now = FolderRecord::of(&self.folder_path(id, entry), record.rows, record.key.clone())?;
+        let ephemeral: Vec<&str> = record.ephemeral.iter().map(String::as_str).collect();
+        let now =
+            FolderRecord::of(&self.folder_path(id, entry), record.rows, record.key.clone(), &ephemeral)?;
         Ok(now == record)
     }
 

@@ -7,14 +7,14 @@
 use super::Runner;
 use super::board::Status;
 use super::build::catch;
-use super::gives_folder;
+use super::context::Context;
 use super::lane::Halt;
 use crate::StageError;
 use crate::key::KeyParts;
 use crate::observer::Event;
 use crate::parts::Entry;
 use crate::registry::Role;
-use crate::stage::{JobContext, JobStage};
+use crate::stage::JobStage;
 use crate::store::claim::Claim;
 use crate::store::files::{self, at};
 use crate::store::record::{FolderRecord, read_sealed};
@@ -22,7 +22,6 @@ use crate::survey::find;
 use crate::tally::Tally;
 use crate::tasks::{Pass, TaskId};
 use std::fs;
-use std::path::{Path, PathBuf};
 
 /// What a look at a job led to.
 enum Turn {
@@ -118,14 +117,14 @@ impl Runner<'_> {
         at(&folder, fs::create_dir_all(&folder))?;
         let graph = self.session.graph;
         let inputs = graph.nodes[node].tables().map(|input| graph.nodes[input].name.clone()).collect();
-        let context = Context { runner: self, id, inputs, folder: folder.clone() };
+        let context = Context::new(self, id, inputs, folder.clone());
         let done = catch("while working", || stage.run(&context));
         if self.board.stopping() {
             return Err(Halt::Stopped);
         }
         done?;
         let parts = self.wait_for_parts(id)?;
-        let record = FolderRecord::of(&folder, 0, parts)?;
+        let record = FolderRecord::of(&folder, 0, parts, stage.ephemeral())?;
         self.session.store.commit_folder(&self.session.scratch, name, &folder, &record)?;
         Ok(Self::entry_of_folder(&record))
     }
@@ -141,59 +140,5 @@ impl Runner<'_> {
             }
             self.board.wait();
         }
-    }
-}
-
-/// What a job sees.
-struct Context<'a> {
-    runner: &'a Runner<'a>,
-    id: TaskId,
-    inputs: Vec<String>,
-    folder: PathBuf,
-}
-
-impl JobContext for Context<'_> {
-    fn inputs(&self) -> &[String] {
-        &self.inputs
-    }
-
-    fn folder(&self, input: usize, unit: usize) -> Result<Option<PathBuf>, StageError> {
-        let Runner { session, tasks, board, .. } = self.runner;
-        let node = session.graph.nodes[tasks.all[self.id].node].tables().nth(input);
-        let node = node.filter(|node| gives_folder(&session.graph.nodes[*node].stage.role));
-        let node =
-            node.ok_or_else(|| StageError::new(format!("there is no input {input} that is a folder")))?;
-        let Some(id) = tasks.id(node, Pass::Main, unit) else { return Ok(None) };
-        loop {
-            match board.status(id) {
-                Status::Done { entry, .. } => return self.runner.open_folder(id, &entry).map(Some),
-                Status::Failed | Status::Skipped => {
-                    return Err(StageError::new(format!("its input `{}` failed", session.name(node))));
-                }
-                _ if board.stopping() => return Err(StageError::new("the run is stopping")),
-                _ => board.wait(),
-            }
-        }
-    }
-
-    fn output(&self) -> &Path {
-        &self.folder
-    }
-
-    fn store(&self) -> &Path {
-        self.runner.session.store.root()
-    }
-
-    fn seed(&self) -> u64 {
-        self.runner.session.graph.seed
-    }
-
-    fn cancelled(&self) -> bool {
-        self.runner.board.stopping()
-    }
-
-    fn progress(&self, done: f64, text: &str) {
-        let stage = self.runner.tasks.all[self.id].node;
-        self.runner.log.event(&Event::Progress { stage, done, text });
     }
 }

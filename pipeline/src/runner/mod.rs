@@ -9,6 +9,7 @@
 pub mod board;
 mod build;
 mod commit;
+mod context;
 mod events;
 mod folder;
 mod guard;

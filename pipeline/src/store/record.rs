@@ -62,6 +62,9 @@ pub struct FolderRecord {
     pub digest: String,
     /// Digest and bytes by path in the folder.
     pub files: BTreeMap<PathBuf, (String, u64)>,
+    /// Files and folders at its top that may change: none of `files`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ephemeral: Vec<String>,
     pub key: KeyParts,
 }
 
@@ -75,22 +78,37 @@ impl TableRecord {
 }
 
 impl FolderRecord {
-    /// Hashes every file of a folder and makes it lasting.
-    pub fn of(folder: &Path, rows: u64, key: KeyParts) -> Result<Self, StageError> {
+    /// Hashes every file of a folder but the `ephemeral` ones and makes all of it lasting.
+    pub fn of(folder: &Path, rows: u64, key: KeyParts, ephemeral: &[&str]) -> Result<Self, StageError> {
         let mut files = BTreeMap::new();
         let mut digest = blake3::Hasher::new();
         for path in files::files_below(folder)? {
             let full = folder.join(&path);
             let synced = std::fs::File::open(&full).and_then(|file| file.sync_all());
             files::at(&full, synced)?;
+            if is_below(&path, ephemeral) {
+                continue;
+            }
             let (hash, bytes) = files::at(&full, files::hash_file(&full))?;
             let name = path.to_string_lossy();
             digest.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(hash.as_bytes());
             files.insert(path, (hash.to_hex().to_string(), bytes));
         }
         let bytes = files.values().map(|(_, bytes)| bytes).sum();
-        Ok(Self { rows, bytes, digest: digest.finalize().to_hex().to_string(), files, key })
+        let digest = digest.finalize().to_hex().to_string();
+        let ephemeral = ephemeral.iter().map(|&name| name.to_owned()).collect();
+        Ok(Self { rows, bytes, digest, files, ephemeral, key })
     }
+
+    /// Whether nobody vouches for a file of the folder.
+    pub fn is_ephemeral(&self, path: &Path) -> bool {
+        is_below(path, &self.ephemeral)
+    }
+}
+
+/// Whether the first part of a path is one of `tops`.
+fn is_below(path: &Path, tops: &[impl AsRef<str>]) -> bool {
+    path.iter().next().is_some_and(|first| tops.iter().any(|top| *first == *top.as_ref()))
 }
 
 impl Store {

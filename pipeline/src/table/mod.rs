@@ -1,5 +1,6 @@
 //! Tables: reading and writing partitions, and putting rows together from several of them.
 
+pub mod access;
 pub mod assemble;
 pub mod ipc;
 pub mod read;

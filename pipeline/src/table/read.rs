@@ -39,6 +39,12 @@ impl<'a> Reader<'a> {
         if self.session.is_stored(read.node) {
             return self.stored(read.node, Pass::Main, partition, &columns);
         }
+        self.source(read, partition)
+    }
+
+    /// The columns read of a partition of a source, and `reject`.
+    pub fn source(&self, read: &Read, partition: usize) -> Result<BatchIterator<'a>, StageError> {
+        let columns: Vec<&str> = read.columns.iter().map(String::as_str).collect();
         let name = self.session.name(read.node);
         let source = self.session.source(read.node)?;
         let batches = source.batches(partition, &columns).map_err(|cause| in_stage(name, cause))?;

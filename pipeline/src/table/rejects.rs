@@ -4,7 +4,7 @@ use crate::StageError;
 use crate::rejects::Rejects;
 use crate::store::record::RejectedRow;
 use arrow::array::{Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use std::sync::Arc;
 
 /// The name of the column.
@@ -20,6 +20,17 @@ pub fn column(batch: &RecordBatch) -> Result<StringArray, StageError> {
     let column =
         batch.column_by_name(REJECT).and_then(|column| column.as_any().downcast_ref::<StringArray>());
     column.cloned().ok_or_else(|| StageError::new("a batch has no column `reject` of type utf8"))
+}
+
+/// The rows with a column `reject` behind them, none of them rejected if they had none.
+pub fn with_column(rows: &RecordBatch) -> Result<RecordBatch, StageError> {
+    if rows.column_by_name(REJECT).is_some() {
+        return Ok(rows.clone());
+    }
+    let fields = rows.schema().fields().iter().cloned().chain([field()]).collect::<Vec<_>>();
+    let mut arrays = rows.columns().to_vec();
+    arrays.push(Arc::new(StringArray::new_null(rows.num_rows())));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
 /// The first reason of each row among several columns.

@@ -1,5 +1,6 @@
 //! What a gather stage sees of one partition of a group of tables.
 
+use super::assemble::Assembled;
 use super::read::Reader;
 use super::rejects;
 use crate::StageError;
@@ -88,12 +89,14 @@ pub fn batches<'a>(
     let recipe = Arc::new(Recipe::new(reader.session.graph, group, columns)?);
     let assembler = reader.session.assembler(&recipe)?;
     let leaves = reader.leaves(&recipe, partition)?;
-    Ok(Box::new(leaves.map(move |batches| {
-        let assembled = assembler.assemble(batches?)?;
-        let mut fields: Vec<_> = assembled.rows.schema().fields().iter().cloned().collect();
-        fields.push(rejects::field());
-        let mut arrays: Vec<ArrayRef> = assembled.rows.columns().to_vec();
-        arrays.push(Arc::new(assembled.rejects));
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
-    })))
+    Ok(Box::new(leaves.map(move |batches| with_rejects(assembler.assemble(batches?)?))))
+}
+
+/// The wanted columns, then `reject`.
+pub fn with_rejects(assembled: Assembled) -> Result<RecordBatch, StageError> {
+    let mut fields: Vec<_> = assembled.rows.schema().fields().iter().cloned().collect();
+    fields.push(rejects::field());
+    let mut arrays: Vec<ArrayRef> = assembled.rows.columns().to_vec();
+    arrays.push(Arc::new(assembled.rejects));
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }

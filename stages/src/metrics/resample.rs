@@ -167,9 +167,13 @@ mod tests {
     #[test]
     fn the_sign_test_is_the_exact_binomial() {
         // 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n in Python
-        for (wins, losses, p) in
-            [(0, 0, 1.0), (5, 5, 1.0), (1, 9, 0.021_484_375), (0, 5, 0.0625), (30, 60, 0.002_060_265_680_963_08)]
-        {
+        for (wins, losses, p) in [
+            (0, 0, 1.0),
+            (5, 5, 1.0),
+            (1, 9, 0.021_484_375),
+            (0, 5, 0.0625),
+            (30, 60, 0.002_060_265_680_963_08),
+        ] {
             assert!(
                 (sign_test(wins, losses) - p).abs() < 1e-8,
                 "{wins} {losses} {}",

@@ -11,7 +11,7 @@
 //! | name of the image column | `n_images` |
 //! | name of the column; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
 //!
-//! Never: paths, times, and for columns other than `id`, file names.
+//! Never: paths, times, and for columns other than `id`, file names. For who only copies ids (`ids_digest`) no file names at all.
 
 use super::build::{BatchBuilder, RowRules};
 use super::raw::{Chunk, ChunkIterator, RawFile, Request};
@@ -20,6 +20,7 @@ use arrow::array::RecordBatch;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
 use llavm_pipeline::stage::{BATCH_ROWS, BatchIterator, Digest, Source, SourcePartition};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Raised when the same raw bytes give other rows.
@@ -68,8 +69,22 @@ impl ReadSource {
         Ok((part, file, file.raw.pieces()[part.piece].rows.start))
     }
 
+    /// The digest of columns, given what decides each of them besides the raw bytes.
+    fn digest_of(&self, partition: usize, columns: &BTreeMap<&str, Value>) -> Result<Digest, StageError> {
+        let (part, file, first_row) = self.part(partition)?;
+        let identity = serde_json::json!({
+            "version": ROWS_VERSION,
+            "raw": file.raw.pieces()[part.piece].digest.to_hex().as_str(),
+            "first_row": first_row,
+            "rows": part.rows,
+            "where": self.filter.as_ref().map(Filter::identity),
+            "columns": columns,
+        });
+        Ok(blake3::hash(identity.to_string().as_bytes()))
+    }
+
     /// What decides the content of one output column besides the raw bytes.
-    fn column_identity(&self, column: &str, part: &Part, file: &NamedFile) -> serde_json::Value {
+    fn column_identity(&self, column: &str, part: &Part, file: &NamedFile) -> Value {
         let RowRules { mapping, prompts, seed, .. } = &self.rules;
         match column {
             "images" => {
@@ -89,7 +104,7 @@ impl ReadSource {
             "id" => serde_json::json!([mapping.id, file.name]),
             "language" => serde_json::json!(mapping.language),
             "source" => serde_json::json!(mapping.source),
-            _ => serde_json::Value::Null,
+            _ => Value::Null,
         }
     }
 }
@@ -100,18 +115,14 @@ impl Source for ReadSource {
     }
 
     fn digest(&self, partition: usize, columns: &[&str]) -> Result<Digest, StageError> {
-        let (part, file, first_row) = self.part(partition)?;
-        let sorted: BTreeMap<&str, serde_json::Value> =
-            columns.iter().map(|column| (*column, self.column_identity(column, part, file))).collect();
-        let identity = serde_json::json!({
-            "version": ROWS_VERSION,
-            "raw": file.raw.pieces()[part.piece].digest.to_hex().as_str(),
-            "first_row": first_row,
-            "rows": part.rows,
-            "where": self.filter.as_ref().map(Filter::identity),
-            "columns": sorted,
-        });
-        Ok(blake3::hash(identity.to_string().as_bytes()))
+        let (part, file, _) = self.part(partition)?;
+        let columns = columns.iter().map(|column| (*column, self.column_identity(column, part, file)));
+        self.digest_of(partition, &columns.collect())
+    }
+
+    fn ids_digest(&self, partition: usize) -> Result<Digest, StageError> {
+        let id = serde_json::json!(self.rules.mapping.id);
+        self.digest_of(partition, &BTreeMap::from([("id", id)]))
     }
 
     fn batches(&self, partition: usize, columns: &[&str]) -> Result<BatchIterator<'_>, StageError> {

@@ -1,10 +1,11 @@
 //! `shard`: gather token rows into shuffled files for training and validation.
 //!
-//! In, per group of tables that line up: `input_ids` list<u32>, `labels` list<i32>, `n_images` u32; further tables of a group
-//! (pixels, features) are not read, only pointed at.
+//! In, per group of tables that line up: `input_ids` list<u32>, `labels` list<i32>, `n_images` u32, and `id` utf8 and the columns
+//! of `keep` from wherever they are made; further tables of a group (pixels, features) are not read, only pointed at.
 //! Out, a folder: `train/00000.arrow …` and `validation/00000.arrow …` (Arrow IPC files: `input_ids` list<u32>, `labels`
-//! list<i32>, `n_images` u32, `row` struct<group: u32, partition: u32, row: u32>), `shards.json` (counts, and which stored
-//! files the row pointers mean) and `rejects.json` (rows left out, by reason).
+//! list<i32>, `n_images` u32, `row` struct<group: u32, partition: u32, row: u32>, `id` utf8, the columns of `keep` in that
+//! order, null where a row has none), `shards.json` (counts, and which stored files the row pointers mean) and `rejects.json`
+//! (rows left out, by reason). A kept list<utf8> has one value for each question (user turn) of the row.
 //!
 //! Every choice is a rank: a hash of the seed, the group and the row's index in the whole table. It does not depend on the
 //! text, so a new chat template leaves the split as it was, and the same manifest always gives the same files.
@@ -18,13 +19,14 @@
 //!   shuffled: a batch holds rows of like length and wastes little on padding.
 
 mod folder;
+mod kept;
 mod order;
 mod scatter;
 mod survey;
 
 use crate::arrays::list_of;
 use arrow::datatypes::DataType;
-use llavm_pipeline::stage::{GatherInputs, GatherStage, Parameters, StageKind, Units};
+use llavm_pipeline::stage::{GatherInputs, GatherStage, Kept, Parameters, StageKind, Units};
 use llavm_pipeline::{Columns, StageError};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -43,6 +45,9 @@ pub struct Shard {
     pub bucket_rows: usize,
     /// Most rows of a file. Default 65536.
     pub rows_per_shard: usize,
+    /// Columns copied for whoever evaluates, of any stage the rows went through, the nearest first. Default
+    /// `["messages", "language", "source"]`, each null where no stage makes it; others must be made by some stage.
+    pub keep: Vec<String>,
 }
 
 /// Which rows are shuffled among each other.
@@ -73,16 +78,17 @@ impl Default for Shard {
             bucket: Bucket::None,
             bucket_rows: 64,
             rows_per_shard: 65_536,
+            keep: kept::DEFAULT.map(str::to_owned).to_vec(),
         }
     }
 }
 
 impl StageKind for Shard {
     const KIND: &'static str = "shard";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "gather token rows into shuffled files for training and validation";
     const PARAMS: &'static [&'static str] =
-        &["validation", "shuffle", "bucket", "bucket_rows", "rows_per_shard"];
+        &["validation", "shuffle", "bucket", "bucket_rows", "rows_per_shard", "keep"];
 }
 
 impl Parameters for Shard {
@@ -97,6 +103,13 @@ impl Parameters for Shard {
         if self.rows_per_shard == 0 {
             wrong.push(("rows_per_shard", "must be at least 1".to_owned()));
         }
+        let mut names = kept::OWN.to_vec();
+        for name in &self.keep {
+            if names.contains(&name.as_str()) {
+                wrong.push(("keep", format!("`{name}` is there already")));
+            }
+            names.push(name);
+        }
         wrong
     }
 }
@@ -109,6 +122,16 @@ impl GatherStage for Shard {
             .with("n_images", DataType::UInt32)
     }
 
+    fn keeps(&self) -> Vec<Kept> {
+        let names = std::iter::once("id").chain(self.keep.iter().map(String::as_str));
+        let kept = |name: &str| Kept {
+            name: name.to_owned(),
+            param: "keep",
+            optional: name == "id" || kept::DEFAULT.contains(&name),
+        };
+        names.map(kept).collect()
+    }
+
     fn units(&self) -> Units {
         match self.shuffle {
             Shuffle::Global => Units::Whole,
@@ -119,8 +142,9 @@ impl GatherStage for Shard {
     fn gather(&self, inputs: &GatherInputs<'_>, output: &Path) -> Result<(), StageError> {
         let survey = survey::Survey::of(inputs)?;
         let splits = order::splits(self, &survey, inputs);
+        let kept = kept::Kept::new(&self.keep, inputs)?;
         for (name, order) in [("train", &splits.train), ("validation", &splits.validation)] {
-            scatter::write(inputs, &survey, order, self.rows_per_shard, &output.join(name))?;
+            scatter::write(inputs, &survey, &kept, order, self.rows_per_shard, &output.join(name))?;
         }
         folder::write_indexes(inputs, &survey, &splits, self.rows_per_shard, output)
     }
