@@ -38,3 +38,4 @@ pub use rejects::Rejects;
 pub use run_error::RunError;
 pub use runner::report::peak_rss_mib;
 pub use summary::Summary;
+pub use table::ipc::ArrowFile;

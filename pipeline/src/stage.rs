@@ -1,4 +1,5 @@
-//! What a stage is: four roles, each one small trait. A stage never sees a thread, a channel or the store.
+//! What a stage is: four roles, each one small trait. A stage never sees the store, and none but a
+//! job a thread.
 //!
 //! | role | trait | gets | gives |
 //! |---|---|---|---|

@@ -14,6 +14,7 @@ pub mod shift_labels;
 pub mod sql;
 pub mod tokenize;
 pub mod tokenizer_folder;
+pub mod train;
 
 use llavm_pipeline::registry::Registry;
 
@@ -28,4 +29,5 @@ pub fn registry() -> Registry {
         .map::<tokenize::Tokenize>()
         .map::<shift_labels::ShiftLabels>()
         .gather::<shard::Shard>()
+        .job::<train::Train>()
 }

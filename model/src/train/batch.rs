@@ -1,6 +1,6 @@
 //! One forward pass's worth of rows, as it comes from the feed.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::attention::TokenMask;
 use crate::config::PixelNorm;
@@ -43,6 +43,11 @@ impl MicroBatch {
 }
 
 impl Images {
+    /// Patch states in f16, little-endian, one after the other: `[images, patches, vision hidden]`.
+    pub fn half_features(bytes: Vec<u8>, shape: [usize; 3]) -> Self {
+        Self::Features(TensorData::from_bytes_vec(bytes, shape, DType::F16))
+    }
+
     /// The patch states on the model's device: `[images, patches, vision hidden]`.
     pub fn features(self, model: &Vlm, norm: &PixelNorm) -> Result<Option<Tensor<3>>, String> {
         match self {

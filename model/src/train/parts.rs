@@ -50,6 +50,21 @@ impl Part {
     }
 }
 
+/// Counts parameters: all, and those that gather gradients.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) all: u64,
+    pub(super) trained: u64,
+}
+
+impl ParameterVisitor for Counted {
+    fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
+        let values = parameter.dims().iter().product::<usize>() as u64;
+        self.all += values;
+        self.trained += if parameter.is_require_grad() { values } else { 0 };
+    }
+}
+
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

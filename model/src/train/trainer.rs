@@ -7,7 +7,7 @@ use super::arguments::TrainingArguments;
 use super::batch::MicroBatch;
 use super::error::TrainError;
 use super::gradients::{Gradients, clip_factor};
-use super::parts::Part;
+use super::parts::{Counted, Part};
 use super::schedule::Schedule;
 use crate::config::PixelNorm;
 use crate::loss::AnswerLoss;
@@ -138,6 +138,13 @@ impl Trainer {
     /// The parts that are trained, each once, in order.
     pub fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// How many values the model has, and how many of them are trained.
+    pub fn parameters(&mut self) -> (u64, u64) {
+        let mut counted = Counted::default();
+        self.model.visit(&mut counted);
+        (counted.all, counted.trained)
     }
 
     /// The model as it is now; to measure it, use its [`Vlm::for_inference`].

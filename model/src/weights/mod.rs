@@ -146,6 +146,11 @@ impl Checkpoint {
         &self.place
     }
 
+    /// The files, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(MappedFile::path)
+    }
+
     /// The keys, in byte order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

@@ -1,0 +1,200 @@
+//! The model that a training begins with, and what its folder will say of it.
+//!
+//! | part | comes from, the first that is there |
+//! |---|---|
+//! | language model, vision tower | `from_scratch`: seed; the folder of `init_from`, if it holds them in full; `qwen`, `clip` |
+//! | projector | the folder of `init_from`; seed |
+//! | adapter | the folder of `init_from`; `lora` and seed |
+
+use super::parameters::Train;
+use llavm_model::config::{Dtype, PixelNorm};
+use llavm_model::device::{Device, DeviceName};
+use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
+use llavm_model::folder::ModelFolder;
+use llavm_model::generate::assistant::IMAGE_PAD;
+use llavm_model::hub::{self, HUB};
+use llavm_model::lora::LoraConfig;
+use llavm_model::projector::Projector;
+use llavm_model::qwen3::Qwen3;
+use llavm_model::source::{Loader, RandomSource};
+use llavm_model::tokenizer::Tokenizer;
+use llavm_model::train::Part;
+use llavm_model::vlm::Vlm;
+use llavm_model::{clip::ClipVision, load, peft};
+use llavm_pipeline::StageError;
+use std::path::{Path, PathBuf};
+
+/// Names, in a model folder, of towers that it holds in full.
+pub const QWEN: &str = "qwen";
+pub const CLIP: &str = "clip";
+
+/// Where everything comes from.
+pub struct Origins {
+    /// The folder of `init_from`.
+    pub base: Option<ModelFolder>,
+    pub qwen: PathBuf,
+    pub clip: PathBuf,
+    pub tokenizer: PathBuf,
+}
+
+/// A model ready to be trained.
+pub struct Start {
+    pub model: Vlm,
+    pub norm: PixelNorm,
+    /// The low-rank branches' settings, if the model has any.
+    pub lora: Option<LoraConfig>,
+    /// A token that is no image pad.
+    pub pad_id: u32,
+    pub vision_width: usize,
+}
+
+/// Any error of the model's as a stage's.
+pub fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> StageError {
+    StageError::new(error.to_string()).because(error)
+}
+
+impl Origins {
+    /// Finds the folders; `base` is that of `init_from`.
+    pub fn find(stage: &Train, base: Option<&Path>) -> Result<Self, StageError> {
+        let base = base.map(|folder| ModelFolder::open(&folder.display().to_string()));
+        let base = base.transpose().map_err(failed)?;
+        let inside = |name: &str| base.as_ref().and_then(|base| inside(base, name));
+        let tower = |name: &str, locator: &str| match inside(name) {
+            Some(folder) => Ok(folder),
+            None => hub::resolve(locator).map_err(failed),
+        };
+        let qwen = tower(QWEN, &stage.qwen)?;
+        let tokenizer = match &stage.tokenizer {
+            Some(locator) => hub::resolve(locator).map_err(failed)?,
+            None => qwen.clone(),
+        };
+        Ok(Self { clip: tower(CLIP, &stage.clip)?, qwen, tokenizer, base })
+    }
+
+    /// The tower `name` as the folder of `init_from` holds it in full.
+    pub fn held(&self, name: &str) -> Option<PathBuf> {
+        self.base.as_ref().and_then(|base| inside(base, name))
+    }
+}
+
+/// The tower `name` of a model folder that holds it itself.
+fn inside(base: &ModelFolder, name: &str) -> Option<PathBuf> {
+    let described = if name == QWEN { &base.description.qwen } else { &base.description.clip };
+    (described == name).then(|| base.path.join(name))
+}
+
+/// How tensors are made here.
+struct Builder<'a> {
+    stage: &'a Train,
+    origins: &'a Origins,
+    device: Device,
+    dtype: Dtype,
+    random: RandomSource,
+}
+
+impl Start {
+    /// Checks the device, and loads or makes every part. Without `vision`, the tower stays away: features come in its place.
+    pub fn new(stage: &Train, origins: &Origins, vision: bool, seed: u64) -> Result<Self, StageError> {
+        let device: DeviceName = stage.device.parse().map_err(failed)?;
+        if stage.doctor {
+            require_healthy(device, &[stage.dtype], &Verdicts::of_user()).map_err(failed)?;
+        }
+        let device = device.open().map_err(failed)?;
+        let random = RandomSource::new(seed);
+        let mut builder = Builder { stage, origins, device, dtype: stage.dtype, random };
+        let config = load::clip_config(&origins.clip).map_err(failed)?;
+        let clip = if vision { Some(builder.clip()?) } else { None };
+        let mut qwen = builder.qwen()?;
+        let projector = builder.projector(config.hidden_size, qwen.config().hidden_size)?;
+        let lora = builder.adapter(&mut qwen)?;
+        let image_pad_id = image_pad(&origins.tokenizer)?;
+        Ok(Self {
+            model: Vlm::new(clip, projector, qwen, image_pad_id),
+            norm: load::pixel_norm(&origins.clip).map_err(failed)?,
+            lora,
+            pad_id: u32::from(image_pad_id == 0),
+            vision_width: config.hidden_size,
+        })
+    }
+}
+
+impl Builder<'_> {
+    fn clip(&mut self) -> Result<ClipVision, StageError> {
+        let folder = &self.origins.clip;
+        if !self.stage.scratch(Part::Vision) {
+            return load::clip(folder, &self.device, self.dtype).map_err(failed);
+        }
+        let config = load::clip_config(folder).map_err(failed)?;
+        Ok(ClipVision::load(Loader::new(&mut self.random, &self.device, self.dtype), &config))
+    }
+
+    fn qwen(&mut self) -> Result<Qwen3, StageError> {
+        let folder = &self.origins.qwen;
+        if !self.stage.scratch(Part::Language) {
+            return load::qwen3(folder, &self.device, self.dtype).map_err(failed);
+        }
+        let config = load::qwen3_config(folder).map_err(failed)?;
+        Ok(Qwen3::load(Loader::new(&mut self.random, &self.device, self.dtype), &config))
+    }
+
+    fn projector(&mut self, vision: usize, hidden: usize) -> Result<Projector, StageError> {
+        if let Some(base) = &self.origins.base {
+            let file = base.projector().map_err(failed)?;
+            return load::projector(&file, vision, hidden, &self.device, self.dtype).map_err(failed);
+        }
+        let mut loader = Loader::new(&mut self.random, &self.device, self.dtype);
+        Ok(Projector::load(loader.at("projector"), vision, hidden))
+    }
+
+    /// Adds low-rank branches; answers with their settings.
+    fn adapter(&mut self, qwen: &mut Qwen3) -> Result<Option<LoraConfig>, StageError> {
+        let wanted =
+            self.stage.trains(Part::Lora).then(|| self.stage.lora.clone().unwrap_or_default().config());
+        let held = self.origins.base.as_ref().and_then(ModelFolder::adapter);
+        if let Some(folder) = held {
+            let config = peft::read_config(&folder).map_err(failed)?;
+            if wanted.as_ref().is_some_and(|_| self.stage.lora.is_some()) && wanted.as_ref() != Some(&config)
+            {
+                return Err(other_adapter(&config));
+            }
+            load::adapter(qwen, &self.origins.qwen, &folder, &self.device, self.dtype).map_err(failed)?;
+            return Ok(Some(config));
+        }
+        if let Some(config) = &wanted {
+            let loader = Loader::new(&mut self.random, &self.device, self.dtype);
+            qwen.add_lora(loader, config).map_err(failed)?;
+        }
+        Ok(wanted)
+    }
+}
+
+fn other_adapter(theirs: &LoraConfig) -> StageError {
+    let theirs = serde_json::to_string(theirs).unwrap_or_default();
+    StageError::new(format!("`init_from` brings an adapter with other settings than `lora`: {theirs}"))
+        .help("Leave `lora` out to go on training that adapter.")
+}
+
+/// The id of the token that a patch replaces.
+fn image_pad(tokenizer: &Path) -> Result<u32, StageError> {
+    let read = Tokenizer::from_folder(tokenizer).map_err(failed)?;
+    read.token_id(IMAGE_PAD).ok_or_else(|| {
+        StageError::new(format!("the tokenizer in {} has no token {IMAGE_PAD}", tokenizer.display()))
+    })
+}
+
+/// How a model folder in `folder` names the tower or tokenizer that `locator` names: a hub name as it is, a folder by its
+/// way from there, so that a project can be moved as a whole.
+pub fn name_from(folder: &Path, locator: &str) -> Result<String, StageError> {
+    if locator.starts_with(HUB) {
+        return Ok(locator.to_owned());
+    }
+    let absolute = |path: &Path| path.canonicalize().map_err(|cause| StageError::io(path, cause));
+    let (from, to) = (absolute(folder)?, absolute(Path::new(locator))?);
+    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    if common < 2 {
+        return Ok(to.display().to_string());
+    }
+    let up = from.components().skip(common).map(|_| PathBuf::from(".."));
+    let down = to.components().skip(common).map(|part| PathBuf::from(part.as_os_str()));
+    Ok(up.chain(down).collect::<PathBuf>().display().to_string())
+}
