@@ -3,6 +3,7 @@
 pub mod arrays;
 pub mod chat_template;
 pub mod decode_resize;
+pub mod evaluate;
 pub mod filter;
 pub mod image_pads;
 pub mod metrics;
@@ -30,4 +31,5 @@ pub fn registry() -> Registry {
         .map::<shift_labels::ShiftLabels>()
         .gather::<shard::Shard>()
         .job::<train::Train>()
+        .job::<evaluate::Evaluate>()
 }

@@ -1,0 +1,134 @@
+//! The gallery: the pictures a model does best and worst on, with all that was asked about them.
+
+use crate::evaluate::pictures::{Fetch, each_run};
+use crate::evaluate::prediction::Prediction;
+use crate::evaluate::rows::Row;
+use crate::evaluate::scores::Scores;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use llavm_pipeline::StageError;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// From this side on, in pixels, a picture is stored as JPEG; smaller ones as PNG.
+const JPEG_FROM: usize = 128;
+/// Quality of JPEGs, of 100.
+const QUALITY: u8 = 85;
+
+/// A picture and what was asked about it.
+#[derive(Debug, Default, Serialize)]
+pub struct Card {
+    /// The source row.
+    pub id: String,
+    /// `data:` URLs.
+    pub pictures: Vec<String>,
+    /// In the order of the row.
+    pub turns: Vec<Shown>,
+}
+
+/// A question with its answer.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    question: String,
+    reference: String,
+    answer: String,
+    exact: bool,
+    loss: f64,
+    /// The row whose picture was shown instead.
+    other_picture: Option<String>,
+    other_picture_answer: Option<String>,
+    other_question: Option<String>,
+    other_question_answer: Option<String>,
+}
+
+/// The predictions of at most `most` rows, by row: half of them those with the worst answers, half those with the best, the
+/// worst first. `row_of`: the row of each prediction.
+pub fn choose(scores: &Scores, row_of: &[usize], most: usize) -> Vec<Vec<usize>> {
+    let mut rows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    row_of.iter().enumerate().for_each(|(at, row)| rows.entry(*row).or_default().push(at));
+    let mut ranked: Vec<((f64, f64), Vec<usize>)> =
+        rows.into_values().map(|members| (rank(&members, scores), members)).collect();
+    ranked.sort_by(|(a, _), (b, _)| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
+    let surplus = ranked.len().saturating_sub(most);
+    let worst = most.div_ceil(2).min(ranked.len());
+    ranked.drain(worst..worst + surplus);
+    ranked.into_iter().map(|(_, members)| members).collect()
+}
+
+/// How well it does on a row: share of right answers, then loss.
+fn rank(members: &[usize], scores: &Scores) -> (f64, f64) {
+    let sum = |values: &[f64]| members.iter().map(|at| values[*at]).sum::<f64>();
+    (sum(&scores.exact) / members.len() as f64, sum(&scores.loss) / sum(&scores.tokens))
+}
+
+/// The cards of chosen predictions; `row_of` each prediction is an index into `rows`.
+pub fn cards(
+    chosen: &[Vec<usize>],
+    (predictions, scores): (&[Prediction], &Scores),
+    (rows, row_of): (&[Row], &[usize]),
+    fetch: Fetch<'_>,
+) -> Result<Vec<Card>, StageError> {
+    let wanted: Vec<Row> = chosen.iter().map(|members| rows[row_of[members[0]]].clone()).collect();
+    let mut cards: Vec<Card> = chosen.iter().map(|members| card(members, predictions, scores, &[])).collect();
+    each_run(&wanted, fetch, &mut |found| {
+        for (at, pixels) in found {
+            let Ok(pixels) = pixels else { continue };
+            let one = pixels.len() / wanted[*at].n_images.max(1) as usize;
+            cards[*at].pictures = pixels.chunks(one.max(1)).filter_map(data_url).collect();
+        }
+        Ok(())
+    })?;
+    Ok(cards)
+}
+
+/// The card of some predictions about one picture.
+pub fn card(members: &[usize], predictions: &[Prediction], scores: &Scores, picture: &[u8]) -> Card {
+    Card {
+        id: predictions[members[0]].id.clone(),
+        pictures: data_url(picture).into_iter().collect(),
+        turns: members.iter().map(|at| shown(&predictions[*at], scores.exact[*at] > 0.0)).collect(),
+    }
+}
+
+fn shown(prediction: &Prediction, exact: bool) -> Shown {
+    let (picture, question) = (prediction.image_swap.as_ref(), prediction.question_swap.as_ref());
+    Shown {
+        question: prediction.question.clone(),
+        reference: prediction.reference.clone(),
+        answer: prediction.answer.clone(),
+        exact,
+        loss: prediction.loss,
+        other_picture: picture.map(|swap| swap.id.clone()),
+        other_picture_answer: picture.map(|swap| swap.answer.clone()),
+        other_question: question.map(|swap| swap.question.clone()),
+        other_question_answer: question.map(|swap| swap.answer.clone()),
+    }
+}
+
+/// A square picture, `[3, side, side]` bytes, as a `data:` URL.
+fn data_url(planes: &[u8]) -> Option<String> {
+    let area = planes.len() / 3;
+    let side = area.isqrt();
+    if side == 0 || side * side * 3 != planes.len() {
+        return None;
+    }
+    let rgb: Vec<u8> =
+        (0..area).flat_map(|at| [planes[at], planes[area + at], planes[2 * area + at]]).collect();
+    let mut file = Vec::new();
+    let (size, kind) = (side as u32, if side < JPEG_FROM { "png" } else { "jpeg" });
+    let encoded = if side < JPEG_FROM {
+        PngEncoder::new(&mut file).write_image(&rgb, size, size, ExtendedColorType::Rgb8)
+    } else {
+        JpegEncoder::new_with_quality(&mut file, QUALITY).write_image(
+            &rgb,
+            size,
+            size,
+            ExtendedColorType::Rgb8,
+        )
+    };
+    encoded.ok()?;
+    Some(format!("data:image/{kind};base64,{}", STANDARD.encode(file)))
+}

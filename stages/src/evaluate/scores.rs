@@ -1,0 +1,171 @@
+//! What each prediction is worth, row by row: everything that reports, intervals and comparisons add up.
+
+use super::prediction::Prediction;
+use crate::metrics::Caption;
+use crate::metrics::bleu::{BleuCounts, bleu};
+use crate::metrics::cider::cider_d;
+use crate::metrics::exact::{is_exact, normalise};
+use crate::metrics::resample::mean;
+use crate::metrics::rouge::rouge_l;
+use crate::metrics::words::{Tokenisation, Words, is_chinese};
+use crate::metrics::yes_no::{YesNo, says_yes, truth};
+use std::collections::BTreeMap;
+
+/// One number per prediction and measure.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// Sum of the loss over the answer tokens, in nats.
+    pub loss: Vec<f64>,
+    /// Answer tokens.
+    pub tokens: Vec<f64>,
+    /// Answer tokens that were the likeliest.
+    pub correct: Vec<f64>,
+    /// 1 where the answer is the reference.
+    pub exact: Vec<f64>,
+    /// Words by jieba where the reference is Chinese, else the Penn Treebank way.
+    pub bleu: Vec<BleuCounts>,
+    /// As for `bleu`.
+    pub rouge_l: Vec<f64>,
+    /// As for `bleu`; document frequencies are those of all references together.
+    pub cider_d: Vec<f64>,
+    /// Of yes/no questions: what was said, and what is right.
+    pub yes_no: Vec<Option<(bool, bool)>>,
+    /// How the words were found.
+    pub tokenisation: Vec<Tokenisation>,
+    /// With another picture: loss summed as above, and 1 where the answer still is the reference.
+    pub image_swap: Vec<Option<(f64, f64)>>,
+    /// Asked something else: see [`Listens`].
+    pub question_swap: Vec<Option<Listens>>,
+}
+
+/// What another question did to an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listens {
+    /// 1 where the answer differs, 0 where not; `None` where both questions have the same right answer.
+    pub changed: Option<f64>,
+    /// 1 where it is right for the other question; `None` where the data does not say what is right.
+    pub exact: Option<f64>,
+}
+
+impl Scores {
+    /// Scores all predictions.
+    pub fn of(predictions: &[Prediction]) -> Self {
+        let each = |score: fn(&Prediction) -> f64| predictions.iter().map(score).collect();
+        let tokenisation: Vec<Tokenisation> = predictions.iter().map(tokenisation).collect();
+        let captions = captions(predictions, &tokenisation);
+        Self {
+            loss: each(|row| row.loss * f64::from(row.answer_tokens)),
+            tokens: each(|row| f64::from(row.answer_tokens)),
+            correct: each(|row| f64::from(row.correct_tokens)),
+            exact: each(|row| f64::from(is_exact(&row.answer, &row.reference))),
+            bleu: captions.iter().map(BleuCounts::of).collect(),
+            rouge_l: captions.iter().map(rouge_l).collect(),
+            cider_d: cider_d(&captions),
+            yes_no: predictions.iter().map(yes_no).collect(),
+            tokenisation,
+            image_swap: predictions.iter().map(image_swap).collect(),
+            question_swap: predictions.iter().map(question_swap).collect(),
+        }
+    }
+
+    /// How many predictions there are.
+    pub fn rows(&self) -> usize {
+        self.exact.len()
+    }
+
+    /// Nats per answer token.
+    pub fn mean_loss(&self, weights: &[f64]) -> f64 {
+        ratio(&self.loss, &self.tokens, weights)
+    }
+
+    /// Share of the answer tokens that were the likeliest.
+    pub fn token_accuracy(&self, weights: &[f64]) -> f64 {
+        ratio(&self.correct, &self.tokens, weights)
+    }
+
+    /// Share of the answers that are the reference.
+    pub fn exact_match(&self, weights: &[f64]) -> f64 {
+        mean(&self.exact, weights)
+    }
+
+    /// BLEU-1 to 4.
+    pub fn bleu(&self, weights: &[f64]) -> [f64; 4] {
+        bleu(&self.bleu, weights)
+    }
+
+    /// The yes/no questions.
+    pub fn yes_no(&self, weights: &[f64]) -> YesNo {
+        let mut table = YesNo::default();
+        for (pair, weight) in self.yes_no.iter().zip(weights) {
+            if let Some((said, truth)) = pair {
+                table.add(*said, *truth, *weight);
+            }
+        }
+        table
+    }
+}
+
+/// Weighted sum over weighted sum.
+pub fn ratio(above: &[f64], below: &[f64], weights: &[f64]) -> f64 {
+    let sum = |values: &[f64]| values.iter().zip(weights).map(|(value, weight)| value * weight).sum::<f64>();
+    sum(above) / sum(below)
+}
+
+/// The weighted mean of the values that there are.
+pub fn mean_of_some(values: impl Iterator<Item = Option<f64>>, weights: &[f64]) -> f64 {
+    let (mut sum, mut total) = (0.0, 0.0);
+    for (value, weight) in values.zip(weights).filter_map(|(value, weight)| Some((value?, weight))) {
+        sum += value * weight;
+        total += weight;
+    }
+    sum / total
+}
+
+fn tokenisation(row: &Prediction) -> Tokenisation {
+    if is_chinese(&row.reference) { Tokenisation::Jieba } else { Tokenisation::Ptb }
+}
+
+/// Answers and references in words. A handful of texts is asked for again and again, so each is split once.
+pub fn captions(predictions: &[Prediction], tokenisation: &[Tokenisation]) -> Vec<Caption> {
+    let mut splitter = Splitter::default();
+    let rows = predictions.iter().zip(tokenisation);
+    rows.map(|(row, how)| Caption {
+        candidate: splitter.split(&row.answer, *how),
+        references: vec![splitter.split(&row.reference, *how)],
+    })
+    .collect()
+}
+
+/// Splits each text once.
+#[derive(Default)]
+struct Splitter<'a> {
+    words: Words,
+    known: BTreeMap<(Tokenisation, &'a str), Vec<String>>,
+}
+
+impl<'a> Splitter<'a> {
+    fn split(&mut self, text: &'a str, how: Tokenisation) -> Vec<String> {
+        self.known.entry((how, text)).or_insert_with(|| self.words.of(text, how)).clone()
+    }
+}
+
+fn yes_no(row: &Prediction) -> Option<(bool, bool)> {
+    let truth = truth(&row.reference)?;
+    Some((says_yes(&row.answer, is_chinese(&row.reference)), truth))
+}
+
+fn image_swap(row: &Prediction) -> Option<(f64, f64)> {
+    let swap = row.image_swap.as_ref()?;
+    let exact = is_exact(&swap.answer, &row.reference);
+    Some((swap.loss * f64::from(row.answer_tokens), f64::from(exact)))
+}
+
+fn question_swap(row: &Prediction) -> Option<Listens> {
+    let swap = row.question_swap.as_ref()?;
+    let same_answer = swap.reference.as_ref().is_some_and(|other| is_exact(other, &row.reference));
+    let changed = f64::from(normalise(&swap.answer) != normalise(&row.answer));
+    Some(Listens {
+        changed: (!same_answer).then_some(changed),
+        exact: swap.reference.as_ref().map(|right| f64::from(is_exact(&swap.answer, right))),
+    })
+}
