@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod chat;
+mod compare;
 mod completions;
 mod doctor;
 mod explain;
@@ -58,6 +59,7 @@ enum Command {
     Doctor(doctor::Args),
     Generate(generate::Args),
     Chat(chat::Args),
+    Report(compare::Args),
     Bench(bench::Args),
     Completions(completions::Args),
 }
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Report(args) => compare::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),
     };

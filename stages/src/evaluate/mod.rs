@@ -14,17 +14,19 @@
 //! | `engine.rs` | losses and answers |
 //! | `scores.rs`, `numbers.rs` | what they are worth |
 //! | `page/` | `report.html` |
+//! | `compare/` | several evaluations side by side |
 
 mod asking;
-mod engine;
+pub mod engine;
 mod page;
 mod pictures;
-mod questions;
+pub mod questions;
 mod replay;
 mod rows;
 mod session;
 mod swaps;
 
+pub mod compare;
 pub mod numbers;
 pub mod prediction;
 pub mod scores;

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 const TEMPLATE: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
+pub const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Everything the template names.
@@ -110,10 +110,11 @@ pub fn render(
         splits: splits(session)?,
         trainings: stages.iter().filter_map(training).collect(),
     };
-    fill(&page)
+    fill("report.html", TEMPLATE, &page)
 }
 
-fn fill(page: &Page<'_>) -> Result<String, StageError> {
+/// The template `source`, filled in.
+pub fn fill(name: &'static str, source: &str, page: &impl Serialize) -> Result<String, StageError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_filter("percent", |value: Option<f64>| figure(value, |x| format!("{:.1} %", 100.0 * x)));
@@ -124,9 +125,9 @@ fn fill(page: &Page<'_>) -> Result<String, StageError> {
     });
     environment.add_filter("count", count);
     environment.add_filter("short", |text: &str| text.chars().take(10).collect::<String>());
-    let failed = |error: minijinja::Error| StageError::new(format!("report.html: {error:#}")).because(error);
-    environment.add_template("page.html", TEMPLATE).map_err(failed)?;
-    environment.get_template("page.html").and_then(|template| template.render(Serde(page))).map_err(failed)
+    let failed = |error: minijinja::Error| StageError::new(format!("{name}: {error:#}")).because(error);
+    environment.add_template(name, source).map_err(failed)?;
+    environment.get_template(name).and_then(|template| template.render(Serde(page))).map_err(failed)
 }
 
 /// A dash stands for a number that there is not.
