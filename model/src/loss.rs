@@ -29,7 +29,7 @@ pub struct AnswerLoss {
 struct Run {
     losses: Tensor<1>,
     correct: Tensor<1, Int>,
-    hidden_grad: Tensor<2>,
+    hidden_grad: Option<Tensor<2>>,
     head_grad: Option<Tensor<2>>,
 }
 
@@ -47,26 +47,23 @@ pub fn answer_positions(labels: &[i32]) -> (Vec<usize>, Vec<u32>) {
 pub fn answer_loss(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> AnswerLoss {
     let [rows, _] = hidden.dims();
     let rows_at_once = (LOGITS / head.dims()[0]).max(1);
+    let trains = hidden.is_tracked() || head.is_tracked();
     let runs: Vec<Run> = (0..rows)
         .step_by(rows_at_once)
         .map(|start| {
             let length = rows_at_once.min(rows - start);
             let hidden = hidden.clone().inner().narrow(0, start, length);
-            run(hidden, head, &targets[start..start + length])
+            run(hidden, head, &targets[start..start + length], trains)
         })
         .collect();
     let per_token = Tensor::cat(runs.iter().map(|run| run.losses.clone()).collect(), 0);
     let correct = Tensor::cat(runs.iter().map(|run| run.correct.clone()).collect(), 0);
     let value = per_token.clone().sum();
-    let sum = if hidden.is_tracked() || head.is_tracked() {
-        with_gradient(value, hidden, head, runs)
-    } else {
-        value
-    };
+    let sum = if trains { with_gradient(value, hidden, head, runs) } else { value };
     AnswerLoss { sum, per_token, correct }
 }
 
-fn run(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> Run {
+fn run(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32], trains: bool) -> Run {
     let dtype = hidden.dtype();
     let weight = head.clone().inner();
     let targets: Vec<i32> = targets.iter().map(|target| *target as i32).collect();
@@ -81,20 +78,22 @@ fn run(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> Run {
     let log_sums = largest - probabilities.clone().gather(1, likeliest.clone()).log();
     let losses = log_sums - target_logits;
 
-    let minus_one = Tensor::full(shape, -1.0, &hidden.device());
-    let logit_grad = probabilities.scatter(1, targets.clone(), minus_one, IndexingUpdateOp::Add).cast(dtype);
+    let logit_grad = trains.then(|| {
+        let minus_one = Tensor::full(shape, -1.0, &hidden.device());
+        probabilities.scatter(1, targets.clone(), minus_one, IndexingUpdateOp::Add).cast(dtype)
+    });
     Run {
         losses: losses.squeeze_dim(1),
         correct: likeliest.equal(targets).int().squeeze_dim(1),
-        hidden_grad: logit_grad.clone().matmul(weight),
-        head_grad: head.is_tracked().then(|| logit_grad.transpose().matmul(hidden)),
+        hidden_grad: logit_grad.clone().map(|grad| grad.matmul(weight)),
+        head_grad: logit_grad.filter(|_| head.is_tracked()).map(|grad| grad.transpose().matmul(hidden)),
     }
 }
 
 /// `value`, with the given gradients in backward: a linear function with these slopes, shifted to `value`.
 fn with_gradient(value: Tensor<1>, hidden: Tensor<2>, head: &Tensor<2>, mut runs: Vec<Run>) -> Tensor<1> {
     let head_grad = runs.iter_mut().filter_map(|run| run.head_grad.take()).reduce(|sum, grad| sum + grad);
-    let hidden_grad = Tensor::cat(runs.into_iter().map(|run| run.hidden_grad).collect(), 0);
+    let hidden_grad = Tensor::cat(runs.into_iter().filter_map(|run| run.hidden_grad).collect(), 0);
     let mut slope = (hidden * hidden_grad).sum();
     if let Some(head_grad) = head_grad {
         slope = slope + (head.clone() * head_grad).sum();

@@ -13,9 +13,9 @@ use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use llavm_model::folder::ModelFolder;
 use llavm_model::generate::assistant::Assistant;
 use llavm_pipeline::StageError;
-use llavm_pipeline::stage::JobContext;
+use llavm_pipeline::stage::{JobContext, RowAccess};
 use serde_json::Value;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,9 @@ impl Found {
     }
 }
 
+/// Group and partition, and the rows in it.
+type OpenPartition<'a> = ((usize, usize), Box<dyn RowAccess + 'a>);
+
 /// Everything that is open while evaluating.
 pub struct Session<'a> {
     pub params: &'a Evaluate,
@@ -62,6 +65,8 @@ pub struct Session<'a> {
     /// The model folder, and the shard folders.
     pub folder: PathBuf,
     pub units: Vec<PathBuf>,
+    /// The partition whose pictures were read last.
+    open: RefCell<Option<OpenPartition<'a>>>,
     /// Pieces of work done, and how many there are, about.
     pub done: Cell<usize>,
     pub work: Cell<usize>,
@@ -72,25 +77,21 @@ impl<'a> Session<'a> {
     pub fn open(params: &'a Evaluate, context: &'a dyn JobContext) -> Result<Self, StageError> {
         let folder = folder(context, MODEL, 0)?;
         let units = units(context)?;
-        let (tables, rejected) = (Tables::of(context, &units)?, rejected(&units)?);
-        let (samples, seed) = (params.samples, context.seed());
-        let rows = rows::draw(&units, params.split.name(), samples, seed, &params.slices)?;
-        let assistant = assistant(params, &folder)?;
-        let work = Cell::new(5 * rows.len());
-        let pictures = Pictures::default();
         let mut session = Self {
             params,
             context,
-            assistant,
-            tables,
-            rows,
-            pictures,
-            rejected,
+            assistant: assistant(params, &folder)?,
+            tables: Tables::of(context, &units)?,
+            rows: rows::draw(&units, params.split.name(), params.samples, context.seed(), &params.slices)?,
+            pictures: Pictures::default(),
+            rejected: rejected(&units)?,
             folder,
             units,
+            open: RefCell::default(),
             done: Cell::new(0),
-            work,
+            work: Cell::new(0),
         };
+        session.work.set(5 * session.rows.len());
         session.pictures = session.look()?;
         for reason in session.pictures.rejects.iter().flatten() {
             *session.rejected.entry(code(reason)).or_default() += 1;
@@ -105,8 +106,14 @@ impl<'a> Session<'a> {
 
     /// The pixels of some rows of a partition.
     pub fn fetch(&self, group: usize, partition: usize, rows: &[usize]) -> Result<RecordBatch, StageError> {
-        let table = self.tables.pictures(group)?;
-        self.context.rows(SHARDS, group, table, partition)?.take(rows, &["pixels"])
+        let mut open = self.open.borrow_mut();
+        let place = (group, partition);
+        let access = match open.take().filter(|(held, _)| *held == place) {
+            Some((_, access)) => access,
+            None => self.context.rows(SHARDS, group, self.tables.pictures(group)?, partition)?,
+        };
+        let (_, access) = open.insert((place, access));
+        access.take(rows, &["pixels"])
     }
 
     /// Counts work and shows it; an error when the user wants the run to end.

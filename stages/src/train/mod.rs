@@ -30,7 +30,7 @@ mod finish;
 mod fit;
 mod parameters;
 mod progress;
-mod record;
+pub mod record;
 mod setup;
 mod tensorboard;
 

@@ -1,16 +1,13 @@
 //! Loss and learning rate of every training stage, from `metrics.parquet`, as the lines of small charts.
 //!
-//! In: a model folder; `history/<NN-stage>/` holds the stages it went on from. Columns read: `step` u64, `loss`, `lr`,
-//! `eval_loss` f64 (null between evaluations).
+//! In: a model folder; `history/<NN-stage>/` holds the stages it went on from.
 
 use crate::evaluate::session::read_json;
-use arrow::array::{Float64Array, UInt64Array};
+use crate::train::record::{Entry, Record};
 use llavm_pipeline::StageError;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The drawing's box, in SVG units: 600 × 200, room for numbers at the left and below.
@@ -112,59 +109,36 @@ pub fn curves(stages: &[Stage]) -> Result<Vec<Curve>, StageError> {
     curves.flatten().collect()
 }
 
-/// Points over steps.
-#[derive(Default)]
-struct Metrics {
-    loss: Vec<(f64, f64)>,
-    rate: Vec<(f64, f64)>,
-    held_out: Vec<(f64, f64)>,
-}
-
 fn curve(stage: &Stage) -> Result<Option<Curve>, StageError> {
     let file = stage.folder.join("metrics.parquet");
     if !file.is_file() {
         return Ok(None);
     }
-    let trained = stage.settings["trainable"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    Ok(Some(Curve::of(&stage.name, trained.collect::<Vec<_>>().join(", "), &read(&file)?)))
+    let trained =
+        stage.settings["arguments"]["trainable"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    Ok(Some(Curve::of(&stage.name, trained.collect::<Vec<_>>().join(", "), &Record::read(&file)?)))
 }
 
 impl Curve {
-    fn of(stage: &str, summary: String, metrics: &Metrics) -> Self {
-        let loss = thinned(&metrics.loss);
+    fn of(stage: &str, summary: String, record: &Record) -> Self {
+        let points = |value: fn(&Entry) -> Option<f64>| -> Vec<(f64, f64)> {
+            let points = record.0.iter().filter_map(|entry| Some((entry.step as f64, value(entry)?)));
+            points.filter(|(_, value)| value.is_finite()).collect()
+        };
+        let loss = thinned(&points(|entry| Some(entry.loss)));
+        let rate = thinned(&points(|entry| Some(entry.lr)));
+        let held_out = points(|entry| entry.eval.map(|(loss, _)| loss));
         let smooth = smoothed(&loss);
         let lines: [(&str, &[(f64, f64)]); 2] = [("raw", &loss), ("train", &smooth)];
         Self {
             stage: stage.to_owned(),
-            steps: metrics.loss.last().map_or(0, |(step, _)| *step as u64),
+            steps: record.0.last().map_or(0, |entry| entry.step),
             summary,
             last: smooth.last().map_or(f64::NAN, |(_, loss)| *loss),
-            loss: Chart::new(format!("loss of {stage} over steps"), &lines, &metrics.held_out),
-            rate: Chart::new(format!("learning rate of {stage}"), &[("rate", &thinned(&metrics.rate))], &[]),
+            loss: Chart::new(format!("loss of {stage} over steps"), &lines, &held_out),
+            rate: Chart::new(format!("learning rate of {stage}"), &[("rate", &rate)], &[]),
         }
     }
-}
-
-fn read(file: &Path) -> Result<Metrics, StageError> {
-    let failed = |cause: String| StageError::new(format!("{}: {cause}", file.display()));
-    let opened = File::open(file).map_err(|cause| StageError::io(file, cause))?;
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|cause| failed(cause.to_string()))?;
-    let mut metrics = Metrics::default();
-    for batch in builder.build().map_err(|cause| failed(cause.to_string()))? {
-        let batch = batch.map_err(|cause| failed(cause.to_string()))?;
-        let steps: &UInt64Array =
-            crate::arrays::column(&batch, "step").map_err(|error| failed(error.to_string()))?;
-        for (name, points) in
-            [("loss", &mut metrics.loss), ("lr", &mut metrics.rate), ("eval_loss", &mut metrics.held_out)]
-        {
-            let values: &Float64Array =
-                crate::arrays::column(&batch, name).map_err(|error| failed(error.to_string()))?;
-            let pairs = steps.iter().zip(values).filter_map(|(step, value)| Some((step? as f64, value?)));
-            points.extend(pairs.filter(|(_, value)| value.is_finite()));
-        }
-    }
-    Ok(metrics)
 }
 
 /// At most [`POINTS`] points: runs of them are averaged.
@@ -247,21 +221,18 @@ pub mod tests {
 
     /// A training that went as they do.
     pub fn example(stage: &str) -> Curve {
-        let steps = || (1..=900).map(f64::from);
-        let noise = |step: f64| 0.15 * ((step * 12.9898).sin() * 43758.5453).fract();
-        Curve::of(
-            stage,
-            "projector".to_owned(),
-            &Metrics {
-                loss: steps().map(|step| (step, 0.4 + 4.0 * (-step / 150.0).exp() + noise(step))).collect(),
-                rate: steps()
-                    .map(|step| (step, 1e-4 * (step / 45.0).min(0.5 + 0.5 * (step / 286.0).cos())))
-                    .collect(),
-                held_out: (1..=9)
-                    .map(|n| (100.0 * f64::from(n), 0.5 + 3.5 * (-f64::from(n) / 1.5).exp()))
-                    .collect(),
-            },
-        )
+        let entry = |n: u64| {
+            let step = n as f64;
+            let noise = 0.15 * ((step * 12.9898).sin() * 43758.5453).fract();
+            Entry {
+                step: n,
+                loss: 0.4 + 4.0 * (-step / 150.0).exp() + noise,
+                lr: 1e-4 * (step / 45.0).min(0.5 + 0.5 * (step / 286.0).cos()),
+                eval: n.is_multiple_of(100).then(|| (0.5 + 3.5 * (-step / 150.0).exp(), 0.5)),
+                ..Entry::default()
+            }
+        };
+        Curve::of(stage, "projector".to_owned(), &Record((1..=900).map(entry).collect()))
     }
 
     #[test]
