@@ -6,8 +6,12 @@ use llavm_stages::evaluate::compare::{self, Comparison, Measure, Verdict, html};
 use std::fmt::Write;
 use std::path::PathBuf;
 
+/// Smaller p values are not told apart.
+const LEAST: f64 = 0.001;
+
 /// Compare evaluations on the questions they share, with paired tests
 #[derive(clap::Args)]
+#[command(after_help = "Example: llavm report before/report.json after/report.json --html compared.html")]
 pub struct Args {
     /// What `evaluate` wrote: its folder or the report.json in it. The first is what the others are compared with
     #[arg(value_name = "EVALUATION", num_args = 2.., required = true)]
@@ -46,11 +50,11 @@ fn render(found: &Comparison) -> String {
         out += &measures(first, &other.label, &other.measures);
         let _ = writeln!(
             out,
-            "\n{} is right on {} that {first} gets wrong, and wrong on {} that {first} gets right (sign test: p = {})",
+            "\n{} is right on {} that {first} gets wrong, and wrong on {} that {first} gets right (sign test: p {})",
             other.label,
             thousands(other.gained as u64),
             thousands(other.lost as u64),
-            chance(other.p),
+            if other.p < LEAST { format!("< {LEAST}") } else { format!("= {:.3}", other.p) },
         );
     }
     out
@@ -83,7 +87,7 @@ fn measures(first: &str, other: &str, measures: &[Measure]) -> String {
 
 /// A p value.
 fn chance(p: f64) -> String {
-    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
+    if p < LEAST { format!("<{LEAST}") } else { format!("{p:.3}") }
 }
 
 /// A number of a measure, and a difference of two, as the terminal shows them.
@@ -137,6 +141,19 @@ mod tests {
                 changes: Vec::new(),
             }],
         };
-        assert_snapshot!(render(&found), @"");
+        assert_snapshot!(render(&found), @r"
+           evaluation                questions
+        A  .llavm/jobs/align-report      1,250
+        B  .llavm/jobs/lora-report       1,200
+
+        B against A, on 1,200 questions that all of them asked
+
+                          A       B  difference     95% interval       p
+        loss          0.312   0.250      -0.062  -0.082 … -0.042  <0.001  better
+        exact match  86.1 %  90.2 %        +4.1      +2.1 … +6.1   0.002  better
+        BLEU-4        0.310   0.309      -0.001  -0.021 … +0.019   0.800
+
+        B is right on 61 that A gets wrong, and wrong on 12 that A gets right (sign test: p < 0.001)
+        ");
     }
 }

@@ -186,7 +186,7 @@ size = "large"
      11 │ from      = "rows"
         ╰────
       help: Did you mean `chat-template`? Kinds: read, filter, decode-resize, chat-template,
-            image-pads, tokenize, shift-labels, shard.
+            image-pads, tokenize, shift-labels, shard, train, evaluate.
 
       × `pixels` reads the unknown stage `rws`
         ╭─[m.toml:15:8]
