@@ -103,9 +103,10 @@ pub fn draw(
 
 fn in_file(file: &Path, error: &StageError) -> StageError {
     let named = StageError::new(format!("{}: {error}", file.display()));
-    error
-        .advice()
-        .map_or(named, |_| StageError::new(error.to_string()).help(error.advice().unwrap_or_default()))
+    match error.advice() {
+        Some(advice) => named.help(advice),
+        None => named,
+    }
 }
 
 /// `NNNNN.arrow` in order.

@@ -169,3 +169,63 @@ fn question_swap(row: &Prediction) -> Option<Listens> {
         exact: swap.reference.as_ref().map(|right| f64::from(is_exact(&swap.answer, right))),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::prediction::{ImageSwap, QuestionSwap};
+
+    fn asked(answer: &str, reference: &str) -> Prediction {
+        Prediction {
+            answer: answer.to_owned(),
+            reference: reference.to_owned(),
+            loss: 0.5,
+            answer_tokens: 4,
+            correct_tokens: 3,
+            ..Prediction::default()
+        }
+    }
+
+    fn instead(question: &str, reference: Option<&str>, answer: &str) -> QuestionSwap {
+        let (question, reference) = (question.to_owned(), reference.map(str::to_owned));
+        QuestionSwap { question, reference, answer: answer.to_owned() }
+    }
+
+    #[test]
+    fn losses_are_means_over_tokens_not_over_rows() {
+        let short = Prediction { loss: 2.0, answer_tokens: 1, correct_tokens: 0, ..asked("a", "b") };
+        let scores = Scores::of(&[asked("a", "a"), short]);
+        assert!((scores.mean_loss(&[1.0, 1.0]) - 4.0 / 5.0).abs() < 1e-12);
+        assert!((scores.token_accuracy(&[1.0, 1.0]) - 3.0 / 5.0).abs() < 1e-12);
+        assert!((scores.exact_match(&[1.0, 3.0]) - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn only_pairs_with_different_right_answers_can_change() {
+        let mut rows =
+            vec![asked("Red.", "red"), asked("red", "red"), asked("red", "red"), asked("red", "red")];
+        rows[0].question_swap = Some(instead("Where?", Some("left"), "left"));
+        rows[1].question_swap = Some(instead("Where?", Some("left"), "red!"));
+        rows[2].question_swap = Some(instead("Is it red or blue?", Some("Red"), "blue"));
+        rows[3].question_swap = Some(instead("From elsewhere?", None, "two"));
+        let found: Vec<_> = Scores::of(&rows).question_swap.into_iter().flatten().collect();
+        let pairs = |pair: &Listens| (pair.changed, pair.exact);
+        let expected = [(Some(1.0), Some(1.0)), (Some(0.0), Some(0.0)), (None, Some(0.0)), (Some(1.0), None)];
+        assert_eq!(found.iter().map(pairs).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_answer_that_stays_right_about_another_picture_was_not_seen() {
+        let mut row = asked("red", "red");
+        row.image_swap = Some(ImageSwap { id: "other".to_owned(), answer: "Red".to_owned(), loss: 0.25 });
+        assert_eq!(Scores::of(&[row]).image_swap, [Some((1.0, 1.0))]);
+    }
+
+    #[test]
+    fn words_are_found_by_the_language_of_the_reference() {
+        let scores = Scores::of(&[asked("红色的圆形", "红色的圆形"), asked("a red circle", "a red circle")]);
+        assert_eq!(scores.tokenisation, [Tokenisation::Jieba, Tokenisation::Ptb]);
+        assert_eq!(scores.rouge_l, [1.0, 1.0]);
+        assert_eq!(Scores::of(&[asked("否", "是")]).yes_no, [Some((false, true))]);
+    }
+}

@@ -132,3 +132,37 @@ fn data_url(planes: &[u8]) -> Option<String> {
     encoded.ok()?;
     Some(format!("data:image/{kind};base64,{}", STANDARD.encode(file)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_gallery_is_the_worst_and_half_the_best() {
+        // Row 0 is right twice, row 1 once, row 2 never; rows 3 and 4 once, with more loss than row 1.
+        let scores = Scores {
+            exact: [1, 1, 1, 0, 0, 0, 1, 0, 0, 1].map(f64::from).to_vec(),
+            loss: [1, 1, 1, 1, 9, 9, 3, 3, 2, 2].map(f64::from).to_vec(),
+            tokens: vec![1.0; 10],
+            ..Scores::default()
+        };
+        let row_of = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4];
+        let rows = |most| -> Vec<usize> {
+            choose(&scores, &row_of, most).iter().map(|members| row_of[members[0]]).collect()
+        };
+        assert_eq!(rows(9), [2, 3, 4, 1, 0]);
+        assert_eq!(rows(3), [2, 3, 0]);
+        assert_eq!(rows(0), [0; 0]);
+    }
+
+    #[test]
+    fn a_picture_survives_as_png_and_what_is_none_is_left_out() {
+        let planes: Vec<u8> = (0..3 * 4 * 4).collect();
+        let url = data_url(&planes).unwrap();
+        let file = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+        let rgb = image::load_from_memory(&file).unwrap().to_rgb8();
+        assert_eq!(rgb.get_pixel(1, 0).0, [1, 17, 33]);
+        assert!(data_url(&vec![7; 3 * 224 * 224]).unwrap().starts_with("data:image/jpeg;base64,"));
+        assert_eq!((data_url(&[1, 2, 3, 4]), data_url(&[])), (None, None));
+    }
+}

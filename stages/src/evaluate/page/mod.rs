@@ -25,6 +25,9 @@ const TEMPLATE: &str = include_str!("page.html");
 pub const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
+/// Below this exact match, answers are compared by other measures.
+const FREE_TEXT: f64 = 0.05;
+
 /// Everything the template names.
 #[derive(Serialize)]
 struct Page<'a> {
@@ -36,6 +39,11 @@ struct Page<'a> {
     origin: Origin,
     /// `report.json`.
     r: &'a Map<String, Value>,
+    /// Answers are free text that never is the reference to the word: other numbers lead then.
+    captions: bool,
+    /// The measure of the slices, and the loss of the longest bar.
+    measure: &'static str,
+    worst: f64,
     tiles: Vec<Tile>,
     looks: Verdict,
     listens: Verdict,
@@ -101,6 +109,9 @@ pub fn render(
         stage: origin.stages.last().map(|stage| stage.name.clone()).unwrap_or_default(),
         origin,
         r: report,
+        captions: captions(report),
+        measure: if captions(report) { "rouge_l" } else { "exact_match" },
+        worst: worst(report),
         tiles: tiles(report),
         looks: looks(report),
         listens: listens(report),
@@ -178,6 +189,17 @@ fn tiles(report: &Map<String, Value>) -> Vec<Tile> {
 fn number_at(report: &Map<String, Value>, path: &[&str]) -> Option<f64> {
     let first = report.get(*path.first()?)?;
     path[1..].iter().try_fold(first, |value, key| value.get(key))?.as_f64()
+}
+
+/// Whether hardly any answer is the reference.
+fn captions(report: &Map<String, Value>) -> bool {
+    number_at(report, &["exact_match"]).is_none_or(|exact| exact < FREE_TEXT)
+}
+
+/// The larger of the losses with right and swapped pictures.
+fn worst(report: &Map<String, Value>) -> f64 {
+    let losses = [number_at(report, &["loss"]), number_at(report, &["image_swap", "loss"])];
+    losses.into_iter().flatten().fold(f64::MIN_POSITIVE, f64::max)
 }
 
 /// What the interval of the drop in exact match, or else of the rise in loss, says.
