@@ -104,6 +104,13 @@ impl TokenMask {
         Self { real: rows.flat_map(|row| row[..tokens.min(row.len())].to_vec()).collect(), batch: self.batch }
     }
 
+    /// All but the first `tokens` tokens of each row.
+    #[must_use]
+    pub fn without(&self, tokens: usize) -> Self {
+        let rows = self.real.chunks(self.tokens().max(1));
+        Self { real: rows.flat_map(|row| row[tokens.min(row.len())..].to_vec()).collect(), batch: self.batch }
+    }
+
     /// Each token's position: real tokens are counted from 0, padding sits at the count so far.
     pub fn positions(&self) -> Vec<u32> {
         let mut positions = Vec::with_capacity(self.real.len());

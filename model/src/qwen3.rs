@@ -114,6 +114,14 @@ impl Attention {
     /// # Shapes
     /// - x: `[batch, tokens, hidden_size]` -> the same
     fn forward(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
+        self.o_proj.forward(self.mix(x, layer, pass))
+    }
+
+    /// What the heads gather, before `o_proj`.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` -> `[batch, tokens, heads * head_dim]`
+    fn mix(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
         let heads = |x: Tensor<3>| {
             let [batch, tokens, width] = x.dims();
             x.reshape([batch, tokens, width / self.head_dim, self.head_dim])
@@ -128,7 +136,7 @@ impl Attention {
             Some(cache) => cache.write(layer, k, v),
             None => (k, v),
         };
-        self.o_proj.forward(attention(q, k, v, pass.bias.as_ref()))
+        attention(q, k, v, pass.bias.as_ref())
     }
 }
 
@@ -144,8 +152,8 @@ impl Mlp {
     }
 
     /// # Shapes
-    /// - x: `[batch, tokens, hidden_size]` -> the same
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// - x: `[..., hidden_size]` -> the same
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let gate = silu(self.gate_proj.forward(x.clone()));
         self.down_proj.forward(gate * self.up_proj.forward(x))
     }
@@ -166,6 +174,17 @@ impl DecoderLayer {
     /// - x: `[batch, tokens, hidden_size]` -> the same
     fn forward(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
         let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), layer, pass);
+        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+    }
+
+    /// As [`DecoderLayer::forward`], of the rows at `positions` of the flattened batch alone: what is not looked at
+    /// afterwards needs keys and values, but no output and no MLP.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` -> `[positions, hidden_size]`
+    fn forward_at(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>, positions: &[usize]) -> Tensor<2> {
+        let mixed = self.self_attn.mix(self.input_layernorm.forward(x.clone()), layer, pass);
+        let x = rows(x, positions) + self.self_attn.o_proj.forward(rows(mixed, positions));
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 
@@ -243,6 +262,30 @@ impl Qwen3 {
     pub fn forward(&self, x: Tensor<3>, mask: &TokenMask) -> Tensor<3> {
         let mut pass = self.pass(mask, mask.tokens(), None);
         self.norm.forward(self.run(x, &mut pass))
+    }
+
+    /// The final hidden states at `positions` of the flattened batch alone, of tokens that follow those in `cache`, if
+    /// there is one: the last layer leaves the others out.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]` (embeddings) -> `[positions, hidden_size]`
+    pub fn forward_at(
+        &self,
+        x: Tensor<3>,
+        mask: &TokenMask,
+        cache: Option<&mut KvCache>,
+        positions: &[usize],
+    ) -> Tensor<2> {
+        let (all, cache) = match cache {
+            Some(cache) => (cache.extend(mask), Some(cache)),
+            None => (mask.clone(), None),
+        };
+        let mut pass = self.pass(&all, mask.tokens(), cache);
+        let Some((last, before)) = self.layers.split_last() else {
+            return self.norm.forward(rows(x, positions));
+        };
+        let x = before.iter().enumerate().fold(x, |x, (n, layer)| layer.forward(x, n, &mut pass));
+        self.norm.forward(last.forward_at(x, before.len(), &mut pass, positions))
     }
 
     /// As [`Qwen3::forward`] for tokens that follow those in `cache`; adds them to it. `mask` says which of
@@ -336,4 +379,13 @@ impl Qwen3 {
             cache,
         }
     }
+}
+
+/// The rows of `x` at `positions` of the flattened batch: `[positions, width]`.
+pub(crate) fn rows(x: Tensor<3>, positions: &[usize]) -> Tensor<2> {
+    let positions: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
+    let count = positions.len();
+    let device = x.device().inner();
+    let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &device);
+    x.flatten::<2>(0, 1).select(0, positions)
 }

@@ -3,14 +3,14 @@
 //! In: token ids with `<|image_pad|>` where a patch goes, the patch states of the pictures, and the mask. Out:
 //! hidden states, the loss of answer tokens, or logits at chosen positions.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, GradientCheckpointingStrategy, Int, Tensor, TensorData};
 
 use crate::attention::TokenMask;
 use crate::cache::KvCache;
 use crate::clip::ClipVision;
 use crate::loss::{AnswerLoss, answer_loss, answer_positions};
 use crate::projector::Projector;
-use crate::qwen3::Qwen3;
+use crate::qwen3::{Qwen3, rows};
 use crate::source::ParameterVisitor;
 
 /// Vision tower, projector and language model.
@@ -155,7 +155,7 @@ impl Vlm {
     /// The loss at the positions whose label is a token (not negative). `labels` has the shape of the ids;
     /// each label is the token that follows its position.
     pub fn loss(&self, batch: &Batch<'_>, labels: &[i32]) -> Result<AnswerLoss, BatchError> {
-        self.answer_loss(batch, labels, |batch| self.hidden(batch))
+        self.answer_loss(batch, labels, None)
     }
 
     /// As [`Vlm::loss`] for rows that all follow the one row in `prefix`, which is computed once and shared.
@@ -167,7 +167,8 @@ impl Vlm {
         labels: &[i32],
     ) -> Result<AnswerLoss, BatchError> {
         let mut cache = prefix.repeat(batch.mask.batch());
-        self.answer_loss(batch, labels, |batch| self.hidden_cached(batch, &mut cache))
+        self.check_positions(cache.tokens() + batch.mask.tokens())?;
+        self.answer_loss(batch, labels, Some(&mut cache))
     }
 
     /// Shows every parameter; the projector's keys gain `projector.` in front.
@@ -184,6 +185,12 @@ impl Vlm {
         self.visit(&mut Trainable { chosen });
     }
 
+    /// Lets the backward pass compute cheap intermediate values again instead of keeping them: less memory, more time.
+    /// Holds for the parameters that gather gradients now.
+    pub fn checkpoint_gradients(&mut self) {
+        self.visit(&mut Recompute);
+    }
+
     /// The same model for inference: outside of autodiff, so that no graph is kept and dropout is off.
     #[must_use]
     pub fn for_inference(&self) -> Self {
@@ -196,7 +203,7 @@ impl Vlm {
         &self,
         batch: &Batch<'_>,
         labels: &[i32],
-        hidden: impl FnOnce(&Batch<'_>) -> Result<Tensor<3>, BatchError>,
+        cache: Option<&mut KvCache>,
     ) -> Result<AnswerLoss, BatchError> {
         if labels.len() != batch.input_ids.len() {
             return Err(BatchError::Length { ids: labels.len(), mask: batch.input_ids.len() });
@@ -206,21 +213,23 @@ impl Vlm {
             return Err(BatchError::NoAnswer);
         }
         self.check_ids(&targets)?;
-        Ok(answer_loss(rows(hidden(batch)?, &positions), self.qwen.head(), &targets))
+        let input = self.decoder_input(batch)?;
+        let hidden = self.qwen.forward_at(input, batch.mask, cache, &positions);
+        Ok(answer_loss(hidden, self.qwen.head(), &targets))
     }
 
     /// The embeddings, gathering gradients where [`Vlm::track_input`] asks for it.
     fn decoder_input(&self, batch: &Batch<'_>) -> Result<Tensor<3>, BatchError> {
         let embeddings = self.embed(batch)?;
-        let track = self.track_input && self.trains() && !embeddings.is_tracked();
-        Ok(if track { embeddings.autodiff().require_grad() } else { embeddings })
-    }
-
-    /// Whether any parameter gathers gradients.
-    fn trains(&self) -> bool {
-        let mut any = AnyTrainable(false);
+        if !self.track_input || embeddings.is_tracked() {
+            return Ok(embeddings);
+        }
+        let mut any = AnyTrainable(None);
         self.clone().visit(&mut any);
-        any.0
+        Ok(match any.0 {
+            Some(strategy) => tracked(embeddings, strategy),
+            None => embeddings,
+        })
     }
 
     fn check(&self, batch: &Batch<'_>) -> Result<(), BatchError> {
@@ -249,15 +258,6 @@ impl Vlm {
     }
 }
 
-/// The rows of `hidden` at `positions` of the flattened batch: `[positions, hidden_size]`.
-fn rows(hidden: Tensor<3>, positions: &[usize]) -> Tensor<2> {
-    let positions: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
-    let count = positions.len();
-    let device = hidden.device().inner();
-    let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &device);
-    hidden.flatten::<2>(0, 1).select(0, positions)
-}
-
 struct Trainable<F> {
     chosen: F,
 }
@@ -269,10 +269,31 @@ impl<F: Fn(&str) -> bool> ParameterVisitor for Trainable<F> {
     }
 }
 
-struct AnyTrainable(bool);
+/// How gradients of the parameters are gathered, if those of any are.
+struct AnyTrainable(Option<GradientCheckpointingStrategy>);
 
 impl ParameterVisitor for AnyTrainable {
     fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
-        self.0 |= parameter.is_require_grad();
+        if parameter.is_require_grad() {
+            self.0 = parameter.gradient_checkpointing_strategy();
+        }
     }
+}
+
+struct Recompute;
+
+impl ParameterVisitor for Recompute {
+    fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
+        if parameter.is_require_grad() {
+            *parameter = tracked(parameter.clone().inner(), GradientCheckpointingStrategy::Balanced);
+        }
+    }
+}
+
+/// `plain`, gathering gradients. All tensors of one computation must have the same strategy.
+pub(crate) fn tracked<const D: usize>(
+    plain: Tensor<D>,
+    strategy: GradientCheckpointingStrategy,
+) -> Tensor<D> {
+    plain.autodiff().with_gradient_checkpointing_strategy(strategy).require_grad()
 }

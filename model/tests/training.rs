@@ -392,3 +392,50 @@ fn a_checkpoint_of_another_run_is_refused_by_what_differs() {
     let error = trainer("align").restore(&checkpoint).unwrap_err();
     assert!(matches!(error, CheckpointError::Description { .. }), "{error}");
 }
+
+/// Losses and gradient norms of ten steps within rounding of each other.
+fn assert_same_course(
+    name: &str,
+    mut one: Trainer,
+    mut other: Trainer,
+    step: impl Fn(u64) -> Vec<MicroBatch>,
+) {
+    for n in 0..10 {
+        let (a, b) = (one.step(step(n)).unwrap(), other.step(step(n)).unwrap());
+        assert!((a.loss / b.loss - 1.0).abs() < 1e-5, "{name}: {a:?} {b:?}");
+        assert!((a.grad_norm / b.grad_norm - 1.0).abs() < 1e-4, "{name}: {a:?} {b:?}");
+    }
+}
+
+#[test]
+fn a_beginning_computed_once_gives_the_losses_of_one_computed_each_time() {
+    let torch = Torch::open();
+    let system: Vec<u32> = (1..=12).collect();
+    let with_system = |batch: MicroBatch| {
+        let (rows, tokens) = (batch.mask.batch(), batch.mask.tokens());
+        let front = |row: &[u32]| [&system[..], row].concat();
+        let mask = TokenMask::full(rows, system.len()).followed_by(&batch.mask);
+        MicroBatch {
+            input_ids: batch.input_ids.chunks(tokens).flat_map(front).collect(),
+            labels: batch.labels.chunks(tokens).flat_map(|row| [&[-100; 12], row].concat()).collect(),
+            mask,
+            images: batch.images,
+        }
+    };
+    let step = |n| torch.step(n, 4).into_iter().map(with_system).collect();
+    assert_same_course("align", trainer("align").with_shared_prefix(), trainer("align"), step);
+}
+
+#[test]
+fn values_computed_again_in_the_backward_pass_give_the_same_losses() {
+    let torch = Torch::open();
+    for name in ["align", "lora", "full"] {
+        let (arguments, parts) = mode(name);
+        let arguments = TrainingArguments { gradient_checkpointing: true, ..arguments };
+        let mut again = model(name, Dtype::F32);
+        // As on a GPU, where the decoder's input is tracked besides.
+        again.track_input = true;
+        let again = Trainer::new(again, PixelNorm::default(), arguments, &parts, STEPS).unwrap();
+        assert_same_course(name, again, trainer(name), |n| torch.step(n, 4));
+    }
+}

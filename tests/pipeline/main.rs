@@ -7,6 +7,7 @@
 //! | `determinism.rs` | any number of threads writes the same bytes |
 //! | `crash.rs` | killed anywhere, run again: as if never killed; damage is found and mended; full disks; many processes |
 //! | `rows.rs` | every broken row is a reject with the reason `data/broken/README.md` states; counts add up |
+//! | `train.rs` | a training ends with the same bytes however it went: threads, interruptions, rows that come late |
 //! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test whose helpers fail has failed")]
@@ -18,3 +19,4 @@ mod project;
 mod rows;
 mod samples;
 mod tables;
+mod train;

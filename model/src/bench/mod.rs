@@ -6,8 +6,8 @@
 //! | `small` | 8 layers of 512 | ViT-B/32 | 151,936 |
 //! | `0.6b` | Qwen3-0.6B | ViT-B/32 | 151,936 |
 //!
-//! Batches look like CC3M's rows: 17 tokens of template, 8 to 15 of the question, one pad per patch, 9 of template, and 10 to
-//! 25 of the answer, the only ones that carry loss.
+//! Batches look like CC3M's rows: 17 tokens of template, the same in all, 8 to 15 of the question, one pad per patch, 9 of
+//! template, and 10 to 25 of the answer, the only ones that carry loss.
 
 mod generate;
 mod train;

@@ -15,6 +15,9 @@ use crate::lora::LoraConfig;
 use crate::source::{Loader, ParameterVisitor, RandomSource};
 use crate::train::{Images, LrScheduler, MicroBatch, Part, TrainError, Trainer, TrainingArguments};
 
+/// Tokens of the system prompt and the template with which every row begins.
+const TEMPLATE: u32 = 17;
+
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipe {
@@ -143,7 +146,8 @@ fn trainer(
         per_device_train_batch_size: batch,
         ..TrainingArguments::default()
     };
-    Trainer::new(model, PixelNorm::default(), arguments, &parts, steps as u64 + 1)
+    let trainer = Trainer::new(model, PixelNorm::default(), arguments, &parts, steps as u64 + 1)?;
+    Ok(trainer.with_shared_prefix())
 }
 
 /// Rows of CC3M's lengths, padded on the right to a multiple of 8.
@@ -152,9 +156,12 @@ fn micro_batch(size: Size, batch: usize, rng: &mut ChaCha8Rng) -> MicroBatch {
     let mut rows: Vec<(Vec<u32>, usize)> = Vec::with_capacity(batch);
     for _ in 0..batch {
         let (question, answer) = (8 + rng.next_u32() as usize % 8, 10 + rng.next_u32() as usize % 16);
-        let first = 17 + question;
+        let first = TEMPLATE as usize + question;
         let length = first + clip.num_patches() + 9 + answer;
         let mut ids: Vec<u32> = (0..length).map(|_| IMAGE_PAD + 1 + rng.next_u32() % words).collect();
+        for (id, template) in ids.iter_mut().zip(IMAGE_PAD + 1..IMAGE_PAD + 1 + TEMPLATE) {
+            *id = template;
+        }
         ids[first..first + clip.num_patches()].fill(IMAGE_PAD);
         rows.push((ids, answer));
     }

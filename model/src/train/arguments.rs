@@ -38,6 +38,8 @@ pub struct TrainingArguments {
     pub max_steps: Option<u64>,
     /// Where every random number of the run comes from. Default 42.
     pub seed: u64,
+    /// Whether cheap intermediate values are computed again in the backward pass instead of kept. Default false.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for TrainingArguments {
@@ -56,13 +58,14 @@ impl Default for TrainingArguments {
             num_train_epochs: 3.0,
             max_steps: None,
             seed: 42,
+            gradient_checkpointing: false,
         }
     }
 }
 
 impl TrainingArguments {
     /// Every field's name, for a caller that takes them out of a larger table.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "learning_rate",
         "weight_decay",
         "adam_beta1",
@@ -76,6 +79,7 @@ impl TrainingArguments {
         "num_train_epochs",
         "max_steps",
         "seed",
+        "gradient_checkpointing",
     ];
 
     /// Refuses numbers with which no run makes sense, by name.

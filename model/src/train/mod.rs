@@ -21,6 +21,7 @@ mod error;
 mod gradients;
 mod measure;
 mod parts;
+mod prefix;
 mod schedule;
 mod trainer;
 

@@ -8,6 +8,7 @@ use super::batch::MicroBatch;
 use super::error::TrainError;
 use super::gradients::{Gradients, clip_factor};
 use super::parts::{Counted, Part};
+use super::prefix::Prefixes;
 use super::schedule::Schedule;
 use crate::config::PixelNorm;
 use crate::loss::AnswerLoss;
@@ -26,6 +27,7 @@ pub struct Trainer {
     /// Answer tokens learned from.
     pub(super) answer_tokens: u64,
     norm: PixelNorm,
+    prefixes: Option<Prefixes>,
 }
 
 /// What one step did.
@@ -68,6 +70,9 @@ impl Trainer {
         parts.sort_unstable();
         parts.dedup();
         Part::train(&parts, &mut model)?;
+        if arguments.gradient_checkpointing {
+            model.checkpoint_gradients();
+        }
         Ok(Self {
             schedule: arguments.schedule(total_steps),
             optimizer: AdamW::new(&arguments),
@@ -77,7 +82,17 @@ impl Trainer {
             arguments,
             parts,
             norm,
+            prefixes: None,
         })
+    }
+
+    /// Computes what all rows of a micro-batch begin with once, and not again while the beginning stays the same. Only where
+    /// the language model learns nothing; otherwise this does nothing.
+    #[must_use]
+    pub fn with_shared_prefix(mut self) -> Self {
+        let learns = [Part::Language, Part::Lora].iter().any(|part| self.parts.contains(part));
+        self.prefixes = (!learns).then(Prefixes::default);
+        self
     }
 
     /// One optimiser step. The loss is the mean over the answer tokens of all `micro_batches` together, not the
@@ -157,8 +172,13 @@ impl Trainer {
         self.model.for_inference()
     }
 
-    fn forward(&self, micro_batch: MicroBatch, index: usize) -> Result<AnswerLoss, TrainError> {
+    fn forward(&mut self, mut micro_batch: MicroBatch, index: usize) -> Result<AnswerLoss, TrainError> {
         let step = self.step + 1;
+        let fault = |source| TrainError::Batch { step, micro_batch: index, source };
+        let prefix = match &mut self.prefixes {
+            Some(prefixes) => prefixes.split(&self.model, &mut micro_batch).map_err(fault)?,
+            None => None,
+        };
         let MicroBatch { input_ids, labels, mask, images } = micro_batch;
         let features = images.features(&self.model, &self.norm).map_err(|why| TrainError::Images {
             step,
@@ -166,11 +186,11 @@ impl Trainer {
             why,
         })?;
         let batch = Batch { input_ids: &input_ids, mask: &mask, features };
-        self.model.loss(&batch, &labels).map_err(|source| TrainError::Batch {
-            step,
-            micro_batch: index,
-            source,
-        })
+        let loss = match prefix {
+            Some(prefix) => self.model.loss_after(&prefix, &batch, &labels),
+            None => self.model.loss(&batch, &labels),
+        };
+        loss.map_err(fault)
     }
 
     /// Dropout masks depend on seed, step and micro-batch alone, so that a continued run draws what an undisturbed

@@ -195,6 +195,7 @@ impl Train {
         let arguments = self.arguments(seed);
         let trainer =
             Trainer::new(start.model, start.norm, arguments, &self.trainable, total).map_err(failed)?;
+        let trainer = if self.share_prefix { trainer.with_shared_prefix() } else { trainer };
         let folder = context.output().join("checkpoints");
         Ok(Fit {
             stage: self,

@@ -263,6 +263,7 @@ impl Train {
             num_train_epochs: self.num_train_epochs,
             max_steps: self.max_steps,
             seed: self.seed.unwrap_or(seed),
+            gradient_checkpointing: self.gradient_checkpointing,
         }
     }
 
