@@ -1,17 +1,17 @@
 //! Toy stages. `lines` reads text files of lines `text|picture`; the others do something small to either column.
 
+use super::jobs::{Count, Pack, Probe};
 use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::DataType;
 use llavm_pipeline::stage::{
-    Apply, BATCH_ROWS, BatchIterator, Digest, GatherInputs, GatherStage, JobContext, JobStage, MapStage,
-    OpenContext, Parameters, Resource, Source, SourcePartition, SourceStage, StageKind, Sweep, Units,
+    Apply, BATCH_ROWS, BatchIterator, Digest, MapStage, OpenContext, Parameters, Resource, Source,
+    SourcePartition, SourceStage, StageKind, Sweep,
 };
 use llavm_pipeline::{Columns, Registry, Rejects, StageError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +26,10 @@ pub fn registry() -> Registry {
         .map::<Sum>()
         .gather::<Pack>()
         .job::<Count>()
+        .job::<Probe>()
 }
 
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a StringArray {
+pub fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a StringArray {
     batch.column_by_name(name).unwrap().as_any().downcast_ref().unwrap()
 }
 
@@ -96,6 +97,11 @@ fn place(column: &str) -> usize {
 impl Source for OpenLines {
     fn partitions(&self) -> &[SourcePartition] {
         &self.partitions
+    }
+
+    /// Ids are made of names of files and of nothing else.
+    fn ids_digest(&self, partition: usize) -> Result<Digest, StageError> {
+        self.digest(partition, &[])
     }
 
     fn digest(&self, partition: usize, columns: &[&str]) -> Result<Digest, StageError> {
@@ -431,98 +437,5 @@ impl Sweep for Seen {
             seen.push((!rejects.is_rejected(row)).then_some(self.0.len() as u32));
         }
         batch([("n_seen", Arc::new(UInt32Array::from(seen)))])
-    }
-}
-
-/// Gather: writes `rows.txt` (texts of all rows that are fine) and `files.txt` (what a shard would point at).
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pack {
-    pub per_partition: bool,
-}
-
-impl StageKind for Pack {
-    const KIND: &'static str = "pack";
-    const VERSION: u32 = 1;
-    const ABOUT: &'static str = "toy shard";
-    const PARAMS: &'static [&'static str] = &["per_partition"];
-}
-impl Parameters for Pack {}
-impl GatherStage for Pack {
-    fn input(&self) -> Columns {
-        Columns::new().with("upper", DataType::Utf8)
-    }
-
-    fn units(&self) -> Units {
-        if self.per_partition { Units::PerPartition } else { Units::Whole }
-    }
-
-    fn gather(&self, inputs: &GatherInputs<'_>, output: &Path) -> Result<(), StageError> {
-        let (mut lines, mut files) = (String::new(), String::new());
-        for group in &inputs.groups {
-            for view in &group.partitions {
-                let (index, first, rows) = (view.index(), view.first_row(), view.rows());
-                writeln!(files, "{index} {first} {rows} {:?}", view.files()).unwrap();
-                for batch in view.batches(&["upper"])? {
-                    let batch = batch?;
-                    let (upper, reject) = (column(&batch, "upper"), column(&batch, "reject"));
-                    for row in 0..batch.num_rows() {
-                        if reject.is_null(row) {
-                            writeln!(lines, "{}", upper.value(row)).unwrap();
-                        }
-                    }
-                }
-            }
-        }
-        fs::create_dir(output.join("inner")).unwrap();
-        fs::write(output.join("inner/rows.txt"), lines).unwrap();
-        fs::write(output.join("files.txt"), files).unwrap();
-        Ok(())
-    }
-}
-
-/// Job: counts the rows of all units. Goes on where an interrupted one stopped.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Count {
-    pub name: String,
-    /// A file to which every unit is noted when it is read.
-    #[serde(skip_serializing)]
-    pub trace: PathBuf,
-    /// Units after which the job waits until the run is cancelled; 0 for never.
-    #[serde(skip_serializing)]
-    pub wait_after: usize,
-}
-
-impl StageKind for Count {
-    const KIND: &'static str = "count";
-    const VERSION: u32 = 1;
-    const ABOUT: &'static str = "toy job";
-    const PARAMS: &'static [&'static str] = &["name", "trace", "wait_after"];
-}
-impl Parameters for Count {}
-impl JobStage for Count {
-    fn run(&self, context: &dyn JobContext) -> Result<(), StageError> {
-        let saved = context.output().join("total.txt");
-        let before = fs::read_to_string(&saved).unwrap_or_else(|_| "0 0".to_owned());
-        let (done, total) = before.split_once(' ').unwrap();
-        let (mut unit, mut total): (usize, usize) = (done.parse().unwrap(), total.parse().unwrap());
-        while let Some(folder) = context.folder(0, unit)? {
-            let rows = fs::read_to_string(folder.join("inner/rows.txt")).unwrap().lines().count();
-            total += rows;
-            unit += 1;
-            fs::write(&saved, format!("{unit} {total}")).unwrap();
-            let mut trace = fs::read_to_string(&self.trace).unwrap_or_default();
-            writeln!(trace, "{unit}").unwrap();
-            fs::write(&self.trace, trace).unwrap();
-            context.progress(0.5, "counting");
-            while unit == self.wait_after && !context.cancelled() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if context.cancelled() {
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What a person sees for every kind of mistake, and what holds for any manifest.
 
 mod columns;
+mod links;
 mod names;
 mod properties;
 mod toy;

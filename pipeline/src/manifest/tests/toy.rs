@@ -4,7 +4,7 @@ use crate::columns::Columns;
 use crate::error::StageError;
 use crate::registry::Registry;
 use crate::stage::{
-    Apply, GatherInputs, GatherStage, JobContext, JobStage, MapStage, Missing, OpenContext, Parameters,
+    Apply, GatherInputs, GatherStage, JobContext, JobStage, Kept, MapStage, Missing, OpenContext, Parameters,
     Source, SourceStage, StageKind, Units,
 };
 use arrow::datatypes::{DataType, Field};
@@ -185,21 +185,27 @@ plain_map!(Recode, "recode", "input_ids": list(DataType::UInt32), "input_ids": l
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Shard {
     validation: f64,
+    keep: Vec<String>,
 }
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { validation: 0.05 }
+        Self { validation: 0.05, keep: Vec::new() }
     }
 }
 
-kind!(Shard, "shard", "Packs rows.", ["validation"]);
+kind!(Shard, "shard", "Packs rows.", ["validation", "keep"]);
 
 impl Parameters for Shard {}
 
 impl GatherStage for Shard {
     fn input(&self) -> Columns {
         Columns::new().with("input_ids", list(DataType::UInt32)).with("pixels", list(DataType::UInt8))
+    }
+
+    fn keeps(&self) -> Vec<Kept> {
+        let kept = |name: &String| Kept { name: name.clone(), param: "keep", optional: name == "language" };
+        self.keep.iter().map(kept).collect()
     }
 
     fn units(&self) -> Units {
@@ -213,9 +219,18 @@ impl GatherStage for Shard {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Train {}
+pub(super) struct Train {
+    #[serde(default)]
+    init_from: Option<String>,
+}
 
-kind!(Train, "train", "Trains.", []);
+impl StageKind for Train {
+    const KIND: &'static str = "train";
+    const VERSION: u32 = 1;
+    const ABOUT: &'static str = "Trains.";
+    const PARAMS: &'static [&'static str] = &["init_from"];
+    const LINKS: &'static [&'static str] = &["init_from"];
+}
 
 impl Parameters for Train {}
 
