@@ -185,8 +185,8 @@ size = "large"
         ·                    ╰── no such kind
      11 │ from      = "rows"
         ╰────
-      help: Did you mean `chat-template`? Kinds: read, filter, decode-resize, chat-template,
-            image-pads, tokenize, shift-labels, shard, train, evaluate.
+      help: Did you mean `chat-template`? Kinds: read, filter, decode-resize, encode-images,
+            chat-template, image-pads, tokenize, shift-labels, shard, train, evaluate, export.
 
       × `pixels` reads the unknown stage `rws`
         ╭─[m.toml:15:8]

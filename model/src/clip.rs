@@ -220,6 +220,15 @@ impl ClipVision {
         ((pixels / 255.0 - channel(norm.mean)) / channel(norm.std)).cast(self.dtype.float())
     }
 
+    /// The patch states of RGB pictures (bytes as [`ClipVision::normalise`] takes them), as f16: two bytes a number,
+    /// `[images, patches, hidden_size]`. The error is the backend's.
+    pub fn states_in_f16(&self, bytes: Vec<u8>, norm: &PixelNorm) -> Result<Vec<u8>, String> {
+        let states = self.forward(self.normalise(bytes, norm));
+        let data = states.try_into_data().map_err(|error| error.to_string())?;
+        let data = data.try_cast(DType::F16).map_err(|error| error.to_string())?;
+        Ok(data.bytes().to_vec())
+    }
+
     /// Shows every parameter with its checkpoint key.
     pub fn visit(&mut self, visitor: &mut impl ParameterVisitor) {
         self.embeddings.visit("vision_model.embeddings.", visitor);

@@ -12,6 +12,7 @@
 //! default. Its canonical JSON (`serde_json` of the struct, so that a default spelled out and a default left out are the
 //! same) enters the key.
 
+mod estimate;
 mod job;
 
 use crate::columns::Columns;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
+pub use estimate::{Estimate, Expected};
 pub use job::{JobContext, JobStage, Lineage, Origin, OriginStage, RowAccess};
 
 /// Rows in one batch: the unit of work and of memory. Every table has its batch borders at multiples of this within a
@@ -67,6 +69,11 @@ pub trait Parameters: Send + Sync + 'static {
     /// jobs always have it in theirs; a source puts what it uses into [`Source::digest`].
     fn uses_seed(&self) -> bool {
         false
+    }
+
+    /// What it will take, as far as can be told before it runs. `None`: nothing worth saying.
+    fn estimate(&self, _expected: &Expected) -> Option<Estimate> {
+        None
     }
 
     /// Raw files, tokenizers, weights and the like that parameters name and that are not there. Looked at before a run, so

@@ -12,7 +12,7 @@ use crate::arrays::{column, counts_of_kept};
 use crate::segments::{IMAGE, Segment, SegmentRows, SegmentsBuilder, USER, segments_type};
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::DataType;
-use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, StageKind};
+use llavm_pipeline::stage::{Apply, Estimate, Expected, MapStage, OpenContext, Parameters, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,11 @@ impl StageKind for ImagePads {
 }
 
 impl Parameters for ImagePads {
+    /// Bytes of a row of the samples under `data/`.
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        Some(Estimate::table(expected, 1_000))
+    }
+
     fn check(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         if self.count == 0 {

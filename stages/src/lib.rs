@@ -3,7 +3,9 @@
 pub mod arrays;
 pub mod chat_template;
 pub mod decode_resize;
+pub mod encode_images;
 pub mod evaluate;
+pub mod export;
 pub mod filter;
 pub mod image_pads;
 pub mod metrics;
@@ -25,6 +27,7 @@ pub fn registry() -> Registry {
         .source::<read::Read>()
         .map::<filter::Filter>()
         .map::<decode_resize::DecodeResize>()
+        .map::<encode_images::EncodeImages>()
         .map::<chat_template::ChatTemplate>()
         .map::<image_pads::ImagePads>()
         .map::<tokenize::Tokenize>()
@@ -32,4 +35,5 @@ pub fn registry() -> Registry {
         .gather::<shard::Shard>()
         .job::<train::Train>()
         .job::<evaluate::Evaluate>()
+        .job::<export::Export>()
 }

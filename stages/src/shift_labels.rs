@@ -7,7 +7,7 @@
 use crate::arrays::{Lists, column, counts_of_kept, item_range, items, list_of};
 use arrow::array::{Array, ArrayRef, BooleanArray, Int32Array, ListArray, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, UInt32Type};
-use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, StageKind};
+use llavm_pipeline::stage::{Apply, Estimate, Expected, MapStage, OpenContext, Parameters, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -34,6 +34,11 @@ impl StageKind for ShiftLabels {
 }
 
 impl Parameters for ShiftLabels {
+    /// Bytes of a row of the samples under `data/`.
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        Some(Estimate::table(expected, 800))
+    }
+
     fn check(&self) -> Vec<(&'static str, String)> {
         if self.ignore_index < 0 {
             return Vec::new();

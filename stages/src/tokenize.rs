@@ -20,7 +20,9 @@ use crate::tokenizer_folder;
 use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::DataType;
 use llavm_model::tokenizer::Tokenizer;
-use llavm_pipeline::stage::{Apply, MapStage, Missing, OpenContext, Parameters, Resource, StageKind};
+use llavm_pipeline::stage::{
+    Apply, Estimate, Expected, MapStage, Missing, OpenContext, Parameters, Resource, StageKind,
+};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -76,6 +78,11 @@ impl StageKind for Tokenize {
 }
 
 impl Parameters for Tokenize {
+    /// Bytes of a row of the samples under `data/`.
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        Some(Estimate::table(expected, 450))
+    }
+
     fn check(&self) -> Vec<(&'static str, String)> {
         let too_few = (self.max_tokens < 2).then(|| ("max_tokens", "must be at least 2".to_owned()));
         too_few.into_iter().collect()

@@ -5,6 +5,7 @@ mod table;
 use crate::Graph;
 use crate::StageError;
 use crate::graph::NodeIndex;
+use crate::inspect::estimate::{StageEstimate, estimates};
 use crate::inspect::explain::{Explanation, explain};
 use crate::inspect::gc::{Collected, collect};
 use crate::inspect::status::{Status, status};
@@ -91,6 +92,12 @@ impl Engine {
     /// What [`Engine::run`] would do.
     pub fn plan(&self) -> Result<Plan, RunError> {
         self.look(&self.nodes, &self.force, |look| plan(look.session, look.tasks, &look.found, &self.force))
+    }
+
+    /// What making all of it would take, whatever is there already. Counts the rows of the sources.
+    pub fn estimate(&self) -> Result<Vec<StageEstimate>, RunError> {
+        let session = Session::open(&self.graph, &self.nodes, self.options.jobs)?;
+        estimates(&session).map_err(RunError::Store)
     }
 
     /// Makes everything that is not there. Set `cancel` to stop: partitions in flight are discarded, finished ones kept.

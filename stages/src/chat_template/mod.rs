@@ -21,7 +21,9 @@ use crate::tokenizer_folder;
 use arrow::array::{Array, ListArray, RecordBatch, StringArray, StructArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Fields};
 use llavm_model::chat_template::{self as hf, Message};
-use llavm_pipeline::stage::{Apply, MapStage, Missing, OpenContext, Parameters, Resource, StageKind};
+use llavm_pipeline::stage::{
+    Apply, Estimate, Expected, MapStage, Missing, OpenContext, Parameters, Resource, StageKind,
+};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use render::Renderer;
 use serde::{Deserialize, Serialize, Serializer};
@@ -124,6 +126,11 @@ impl StageKind for ChatTemplate {
 }
 
 impl Parameters for ChatTemplate {
+    /// Bytes of a row of the samples under `data/`.
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        Some(Estimate::table(expected, 400))
+    }
+
     fn resources(&self) -> Result<Vec<Resource>, StageError> {
         let mut resources = tokenizer_folder::resources(&self.tokenizer)?;
         let file = self.template_file();

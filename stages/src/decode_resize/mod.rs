@@ -19,7 +19,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
 use convolve::Convolver;
 use decode::{Buffers, Unusable, decode};
-use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, StageKind};
+use llavm_pipeline::stage::{Apply, Estimate, Expected, MapStage, OpenContext, Parameters, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use resize::resize;
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,11 @@ impl StageKind for DecodeResize {
 }
 
 impl Parameters for DecodeResize {
+    /// One picture a row.
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        Some(Estimate::table(expected, if self.store { self.n_bytes() as u64 } else { 0 }))
+    }
+
     fn check(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         if !(1..=4096).contains(&self.size) {

@@ -26,7 +26,9 @@ mod survey;
 
 use crate::arrays::list_of;
 use arrow::datatypes::DataType;
-use llavm_pipeline::stage::{GatherInputs, GatherStage, Kept, Parameters, StageKind, Units};
+use llavm_pipeline::stage::{
+    Estimate, Expected, GatherInputs, GatherStage, Kept, Parameters, StageKind, Units,
+};
 use llavm_pipeline::{Columns, StageError};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -92,6 +94,15 @@ impl StageKind for Shard {
 }
 
 impl Parameters for Shard {
+    /// Bytes of a row of the samples under `data/`.
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        let train =
+            |(rows, weight): &(u64, f64)| (*rows as f64 * (1.0 - self.validation) * weight).round() as u64;
+        let rows = expected.groups.iter().map(train).sum();
+        let kept = expected.groups.iter().map(|(rows, _)| (*rows as f64 * self.validation).round() as u64);
+        Some(Estimate { rows, disk: (rows + kept.sum::<u64>()) * 1_200, ..Estimate::default() })
+    }
+
     fn check(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         if !(0.0..1.0).contains(&self.validation) {

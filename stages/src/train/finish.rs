@@ -212,7 +212,7 @@ fn remove(path: &Path) -> Result<(), StageError> {
 }
 
 /// A copy of a folder and all below it, in place of what was there.
-fn copy_folder(from: &Path, to: &Path) -> Result<(), StageError> {
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), StageError> {
     remove(to)?;
     fs::create_dir_all(to).map_err(|cause| StageError::io(to, cause))?;
     for entry in fs::read_dir(from).map_err(|cause| StageError::io(from, cause))? {

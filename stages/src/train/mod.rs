@@ -16,6 +16,7 @@
 //! | file | what |
 //! |---|---|
 //! | `parameters.rs` | what a manifest says |
+//! | `estimate.rs` | what it takes, for `--dry-run` |
 //! | `setup.rs` | the model at the beginning |
 //! | `feed/` | rows to batches, in an order that the seed decides |
 //! | `fit.rs` | the loop |
@@ -25,6 +26,7 @@
 //! learning rates follow from seed and step, and checkpoints hold the rest.
 
 mod checkpoint;
+mod estimate;
 mod feed;
 mod finish;
 mod fit;
@@ -43,11 +45,14 @@ use llavm_model::hub;
 use llavm_model::train::{Part, Trainer};
 use llavm_model::weights::Checkpoint;
 use llavm_pipeline::StageError;
-use llavm_pipeline::stage::{JobContext, JobStage, Missing, Parameters, Resource, StageKind};
+use llavm_pipeline::stage::{
+    Estimate, Expected, JobContext, JobStage, Missing, Parameters, Resource, StageKind,
+};
 use record::Record;
 use setup::{Origins, Start, failed};
 use std::path::{Path, PathBuf};
 
+pub(crate) use finish::copy_folder;
 pub use parameters::{Lora, Train};
 
 /// The shards among the inputs.
@@ -64,6 +69,10 @@ impl StageKind for Train {
 impl Parameters for Train {
     fn check(&self) -> Vec<(&'static str, String)> {
         self.mistakes()
+    }
+
+    fn estimate(&self, expected: &Expected) -> Option<Estimate> {
+        Some(self.expect(expected))
     }
 
     /// Configuration and weights of both towers, and the tokenizer. Weights that are not there are not read: a tower from
