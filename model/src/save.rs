@@ -293,3 +293,58 @@ fn header(parameters: &[(&String, &Parameter)], dtype: Dtype) -> Vec<u8> {
     text.resize(text.len().next_multiple_of(8), b' ');
     [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Checkpoint;
+
+    /// Three tensors of 24, 16 and 8 bytes in f32.
+    fn parameters() -> BTreeMap<String, Parameter> {
+        let sizes = [("a.weight", vec![2, 3]), ("b.weight", vec![4]), ("c.bias", vec![2])];
+        let parameter = |(key, shape): (&str, Vec<usize>)| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|n: usize| n as f32 + 0.5).collect();
+            let data = TensorData::new(values, shape.clone());
+            (key.to_owned(), Parameter { shape, fetch: Box::new(move || Ok(data.clone())) })
+        };
+        sizes.into_iter().map(parameter).collect()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn shards_and_their_index_hold_what_one_file_holds() {
+        let (one, many) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_sharded(one.path(), &parameters(), Dtype::F32, 48).unwrap();
+        write_sharded(many.path(), &parameters(), Dtype::F32, 24).unwrap();
+        assert_eq!(names(one.path()), ["model.safetensors"]);
+        let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+        assert_eq!(names(many.path()), [first, second, "model.safetensors.index.json"]);
+
+        let index = fs::read_to_string(many.path().join("model.safetensors.index.json")).unwrap();
+        let weight_map = json!({"a.weight": first, "b.weight": second, "c.bias": second});
+        let expected = json!({"metadata": {"total_size": 48}, "weight_map": weight_map});
+        assert_eq!(serde_json::from_str::<Value>(&index).unwrap(), expected);
+
+        let read = |folder: &Path| {
+            let checkpoint = Checkpoint::open(folder).unwrap();
+            let keys: Vec<String> = checkpoint.keys().map(str::to_owned).collect();
+            let data = |key: &String| checkpoint.read(key, DType::F32).unwrap().unwrap();
+            keys.iter().map(|key| (key.clone(), data(key))).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(read(one.path()), read(many.path()));
+        assert_eq!(read(many.path()).len(), 3);
+    }
+
+    #[test]
+    fn a_tensor_above_the_limit_has_a_file_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        write_sharded(folder.path(), &parameters(), Dtype::F32, 10).unwrap();
+        assert_eq!(names(folder.path()).len(), 4);
+    }
+}

@@ -54,3 +54,64 @@ impl<'a> TextStream<'a> {
         Ok(all.split_off(start))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn tokenizer() -> Tokenizer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/qwen3-tokenizer");
+        Tokenizer::from_folder(&folder).unwrap()
+    }
+
+    fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
+        let mut stream = TextStream::new(tokenizer);
+        let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        pieces.push(stream.finish().unwrap());
+        pieces
+    }
+
+    #[test]
+    fn pieces_joined_equal_the_text_decoded_at_once() {
+        let tokenizer = tokenizer();
+        for text in [
+            "A cat, on a mat.",
+            "图片里有一只猫，坐在垫子上。",
+            "emoji 👩‍👩‍👧 and 🂡𪚥 split over tokens",
+            " leading space\n\nlines\ttabs  ",
+            "a replacement \u{FFFD} that was really written, and at the end \u{FFFD}",
+            "",
+        ] {
+            let ids = tokenizer.encode(text).unwrap();
+            assert_eq!(pieces(&tokenizer, &ids).concat(), text);
+        }
+    }
+
+    #[test]
+    fn a_character_split_over_tokens_is_given_out_whole() {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.encode("𪚥🂡").unwrap();
+        assert!(ids.len() > 2, "the tokenizer splits them: {ids:?}");
+        let pieces = pieces(&tokenizer, &ids);
+        let given: Vec<&str> = pieces.iter().map(String::as_str).filter(|piece| !piece.is_empty()).collect();
+        assert_eq!(given, ["𪚥", "🂡"]);
+    }
+
+    #[test]
+    fn an_answer_cut_inside_a_character_ends_with_the_replacement() {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.encode("好𪚥").unwrap();
+        let pieces = pieces(&tokenizer, &ids[..ids.len() - 1]);
+        assert_eq!(pieces.first().map(String::as_str), Some("好"));
+        assert!(pieces.last().unwrap().ends_with(REPLACEMENT), "{pieces:?}");
+    }
+
+    #[test]
+    fn special_tokens_are_left_out() {
+        let tokenizer = tokenizer();
+        let mut ids = tokenizer.encode("yes").unwrap();
+        ids.push(tokenizer.eos().unwrap().id);
+        assert_eq!(pieces(&tokenizer, &ids).concat(), "yes");
+    }
+}
