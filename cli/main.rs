@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod explain;
 mod failure;
+mod fetch;
 mod gc;
 mod generate;
 mod graph;
@@ -20,6 +21,7 @@ mod progress;
 mod report;
 mod run;
 mod status;
+mod transfers;
 mod validate;
 mod verify;
 
@@ -56,6 +58,7 @@ enum Command {
     Verify(verify::Args),
     Gc(gc::Args),
     Kinds(kinds::Args),
+    Fetch(fetch::Args),
     Doctor(doctor::Args),
     Generate(generate::Args),
     Chat(chat::Args),
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Kinds(args) => kinds::run(args),
+        Command::Fetch(args) => fetch::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),

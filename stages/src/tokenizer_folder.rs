@@ -14,7 +14,7 @@ pub fn resolve(tokenizer: &str) -> Result<PathBuf, StageError> {
 }
 
 fn find(tokenizer: &str) -> Result<PathBuf, HubError> {
-    let mut folder = resolve_file(tokenizer, TOKENIZER)?;
+    let mut folder = resolve_file(tokenizer, TOKENIZER, &["tokenizer*", "*.jinja"])?;
     folder.pop();
     Ok(folder)
 }

@@ -1,6 +1,6 @@
 //! Which files a pattern names, in which order, and of which format they are.
 
-use super::locate::local;
+use super::locate::{advice, local};
 use llavm_pipeline::StageError;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -72,6 +72,9 @@ fn explained(pattern: &str, error: &StageError) -> (String, String) {
     (error.to_string(), help)
 }
 
+/// What to do about a pattern that matches nothing.
+const RELATIVE: &str = "Paths are relative to the folder llavm is started in; `*` stands for any part of a name, `**` for folders.";
+
 /// The files of one pattern; a name that exists is taken as it is, even where it holds `[` or `*`.
 fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
     let literal = local(pattern)?;
@@ -92,7 +95,7 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
         }
     }
     if files.is_empty() {
-        let help = "Paths are relative to the folder llavm is started in; `*` stands for any part of a name, `**` for folders.";
+        let help = advice(pattern).unwrap_or_else(|| RELATIVE.to_owned());
         return Err(StageError::new(format!("no file matches `{pattern}`")).help(help));
     }
     Ok(files)

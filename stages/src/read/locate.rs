@@ -1,24 +1,49 @@
 //! Paths of a manifest on this disk: `hub:datasets/ORG/NAME[@REV]/…` is looked up in the Hugging Face cache, anything else is
 //! taken as it is.
 
-use llavm_model::hub::{HUB, resolve};
+use llavm_model::hub::{HUB, fetch_command, resolve};
 use llavm_pipeline::StageError;
 use std::path::{Path, PathBuf};
 
-/// The folder that a locator names, if `path` is one, and the rest of the path below it.
-pub fn split(path: &str) -> Result<(Option<PathBuf>, &str), StageError> {
-    let Some(name) = path.strip_prefix(HUB) else {
-        return Ok((None, path));
+/// The locator that `path` begins with, if it does, and the rest of the path below it.
+fn parts(path: &str) -> Option<(&str, &str)> {
+    let name = path.strip_prefix(HUB)?;
+    let end = |segments: usize| {
+        name.match_indices('/').nth(segments - 1).map_or(path.len(), |(slash, _)| HUB.len() + slash)
     };
     let segments = if name.starts_with("datasets/") { 3 } else { 2 };
-    let end = name.match_indices('/').nth(segments - 1).map_or(path.len(), |(slash, _)| HUB.len() + slash);
+    let end = match path.split_at(end(segments)).0 {
+        // The hub's own branches have three parts, such as refs/convert/parquet.
+        locator if locator.ends_with("@refs") => end(segments + 2),
+        locator => locator.len(),
+    };
     let (locator, rest) = path.split_at(end);
+    Some((locator, rest.trim_start_matches('/')))
+}
+
+/// The folder that a locator names, if `path` is one, and the rest of the path below it.
+pub fn split(path: &str) -> Result<(Option<PathBuf>, &str), StageError> {
+    let Some((locator, rest)) = parts(path) else {
+        return Ok((None, path));
+    };
+    let include = include(rest);
     let folder = resolve(locator).map_err(|error| {
-        StageError::new(error.to_string())
-            .help(format!("Download it with `llavm fetch {locator}`."))
-            .because(error)
+        StageError::new(error.needing(&include).to_string()).help(download(locator, &include))
     })?;
-    Ok((Some(folder), rest.trim_start_matches('/')))
+    Ok((Some(folder), rest))
+}
+
+/// The download that brings the files of `path`, when it begins with a locator.
+pub fn advice(path: &str) -> Option<String> {
+    parts(path).map(|(locator, rest)| download(locator, &include(rest)))
+}
+
+fn include(rest: &str) -> Vec<&str> {
+    if rest.is_empty() { Vec::new() } else { vec![rest] }
+}
+
+fn download(locator: &str, include: &[&str]) -> String {
+    format!("Download it with `{}`.", fetch_command(locator, include))
 }
 
 /// The path of one file or folder.
@@ -54,10 +79,20 @@ mod tests {
     }
 
     #[test]
+    fn a_branch_of_the_hub_itself_has_three_parts() {
+        let expected = ("hub:datasets/a/b@refs/convert/parquet", "default/*.parquet");
+        assert_eq!(parts("hub:datasets/a/b@refs/convert/parquet/default/*.parquet"), Some(expected));
+        assert_eq!(parts("hub:a/b/c/d.json"), Some(("hub:a/b", "c/d.json")));
+        assert_eq!(parts("data/x"), None);
+    }
+
+    #[test]
     fn what_is_not_in_the_cache_names_the_download() {
-        for path in ["hub:datasets/no-such/set@main", "hub:datasets/no-such/set@main/**/*.parquet"] {
-            let error = pattern(path).unwrap_err();
-            assert_eq!(error.advice(), Some("Download it with `llavm fetch hub:datasets/no-such/set@main`."));
+        let set = "hub:datasets/no-such/set@main";
+        for (path, flags) in [("", ""), ("/**/*.parquet", r#" --include "**/*.parquet""#)] {
+            let error = pattern(&format!("{set}{path}")).unwrap_err();
+            let command = format!("Download it with `llavm fetch {set}{flags}`.");
+            assert_eq!(error.advice(), Some(command.as_str()));
             assert!(
                 error
                     .to_string()

@@ -153,7 +153,8 @@ fn missing_images(images: &str) -> Option<Missing> {
         Ok(path) if path.exists() => return None,
         Ok(_) => (
             format!("there is no `{images}`"),
-            "Name the folder or the zip that holds the pictures.".to_owned(),
+            locate::advice(images)
+                .unwrap_or_else(|| "Name the folder or the zip that holds the pictures.".to_owned()),
         ),
         Err(error) => (error.to_string(), error.advice().unwrap_or_default().to_owned()),
     };

@@ -124,7 +124,7 @@ fn tower_files(folder: &Path, scratch: bool) -> Vec<PathBuf> {
 
 /// What a tower's folder lacks.
 fn missing_tower(locator: &str, needs_weights: bool) -> Option<String> {
-    let config = hub::resolve_file(locator, "config.json");
+    let config = hub::resolve_file(locator, "config.json", &[]);
     let folder = match config.as_deref().map(Path::parent) {
         Ok(folder) => folder?.to_owned(),
         Err(error) => return Some(error.to_string()),
@@ -132,7 +132,12 @@ fn missing_tower(locator: &str, needs_weights: bool) -> Option<String> {
     if !needs_weights {
         return None;
     }
-    Checkpoint::open(&folder).err().map(|error| error.to_string())
+    let error = Checkpoint::open(&folder).err()?;
+    // A repository of which only the tokenizer was fetched.
+    let fetch = hub::fetch_command::<&str>(locator, &[]);
+    let hint =
+        if locator.starts_with(hub::HUB) { format!(" Download it with `{fetch}`.") } else { String::new() };
+    Some(format!("{error}{hint}"))
 }
 
 impl JobStage for Train {

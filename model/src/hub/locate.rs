@@ -7,8 +7,8 @@
 //! Cache layout (`huggingface_hub/file_download.py`): `models--ORG--NAME/refs/REV` holds a commit,
 //! `models--ORG--NAME/snapshots/COMMIT/` holds that commit's files. Data sets start with `datasets--`.
 
-use std::env;
-use std::fs;
+use super::repository::Repository;
+use super::settings::cache_folder;
 use std::path::{Path, PathBuf};
 
 /// Prefix of a locator that names a repository instead of a folder.
@@ -26,12 +26,14 @@ pub enum HubError {
         locator: String,
     },
     /// The repository, or this revision of it, was never downloaded.
-    #[error("`{locator}` is not in the Hugging Face cache: looked for {}. Download it with `llavm fetch {locator}`, or set HF_HOME to the cache that has it.", looked_for.display())]
+    #[error("`{locator}` is not in the Hugging Face cache: looked for {}. Download it with `{}`, or set HF_HOME to the cache that has it.", looked_for.display(), fetch_command(locator, include))]
     NotCached {
         /// As it was written.
         locator: String,
         /// The file or folder that would have to exist.
         looked_for: PathBuf,
+        /// Patterns of the files that are needed; empty for all.
+        include: Vec<String>,
     },
     /// A plain path names nothing.
     #[error("the folder {} does not exist. Write hub:ORG/NAME for a repository of the Hugging Face hub.", .0.display())]
@@ -53,17 +55,37 @@ pub fn resolve(locator: &str) -> Result<PathBuf, HubError> {
     resolve_in(&cache_folder(), locator)
 }
 
-/// The file `name` in the folder that `locator` names; both exist.
-pub fn resolve_file(locator: &str, name: &str) -> Result<PathBuf, HubError> {
-    let folder = resolve(locator)?;
+/// The file `name` in the folder that `locator` names; both exist. `include` names the files that are needed with it.
+pub fn resolve_file(locator: &str, name: &str, include: &[&str]) -> Result<PathBuf, HubError> {
+    let folder = resolve(locator).map_err(|error| error.needing(include))?;
     require_file(&folder, name).map_err(|error| match error {
         HubError::NoFile { folder, name, .. } if locator.starts_with(HUB) => HubError::NoFile {
             folder,
             name,
-            hint: format!(" Download the whole repository with `llavm fetch {locator}`."),
+            hint: format!(" Download it with `{}`.", fetch_command(locator, include)),
         },
         other => other,
     })
+}
+
+/// The command that downloads the files of `locator` that match `include`, or all of them.
+pub fn fetch_command<S: AsRef<str>>(locator: &str, include: &[S]) -> String {
+    let include = include.iter().map(|pattern| format!(" --include \"{}\"", pattern.as_ref()));
+    format!("llavm fetch {locator}{}", include.collect::<String>())
+}
+
+impl HubError {
+    /// The same error, whose command downloads only the files that match `include`.
+    #[must_use]
+    pub fn needing(self, include: &[&str]) -> Self {
+        match self {
+            Self::NotCached { locator, looked_for, .. } => {
+                let include = include.iter().map(|pattern| (*pattern).to_owned()).collect();
+                Self::NotCached { locator, looked_for, include }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The path of `folder/name`, an error when there is no such file.
@@ -75,20 +97,6 @@ pub fn require_file(folder: &Path, name: &str) -> Result<PathBuf, HubError> {
     Err(HubError::NoFile { folder: folder.to_owned(), name: name.to_owned(), hint: String::new() })
 }
 
-/// The cache folder, by the rules and precedence of `huggingface_hub/constants.py`.
-pub fn cache_folder() -> PathBuf {
-    let var = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(cache) = var("HF_HUB_CACHE").or_else(|| var("HUGGINGFACE_HUB_CACHE")) {
-        return cache;
-    }
-    let home = var("HF_HOME").unwrap_or_else(|| {
-        let cache =
-            var("XDG_CACHE_HOME").unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache"));
-        cache.join("huggingface")
-    });
-    home.join("hub")
-}
-
 /// [`resolve`] in a given cache folder.
 pub fn resolve_in(cache: &Path, locator: &str) -> Result<PathBuf, HubError> {
     let Some(name) = locator.strip_prefix(HUB) else {
@@ -97,63 +105,17 @@ pub fn resolve_in(cache: &Path, locator: &str) -> Result<PathBuf, HubError> {
     };
     let repository =
         Repository::parse(name).ok_or_else(|| HubError::BadName { locator: locator.to_owned() })?;
-    repository
-        .snapshot(cache)
-        .map_err(|looked_for| HubError::NotCached { locator: locator.to_owned(), looked_for })
-}
-
-/// A repository of the hub at one revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repository {
-    /// `models` or `datasets`.
-    pub kind: &'static str,
-    /// `ORG/NAME`, or `NAME` alone for the oldest models.
-    pub name: String,
-    /// Branch, tag or commit.
-    pub revision: String,
-}
-
-impl Repository {
-    /// Reads `[datasets/]ORG/NAME[@REV]` (without the prefix `hub:`).
-    pub fn parse(text: &str) -> Option<Self> {
-        let (kind, text) = match text.strip_prefix("datasets/") {
-            Some(rest) => ("datasets", rest),
-            None => ("models", text),
-        };
-        let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
-        let valid =
-            name.split('/').count() <= 2 && name.split('/').all(is_name) && revision.split('/').all(is_name);
-        valid.then(|| Self { kind, name: name.to_owned(), revision: revision.to_owned() })
-    }
-
-    /// The folder of this repository below the cache folder, such as `models--Qwen--Qwen3-0.6B`.
-    pub fn folder_name(&self) -> String {
-        format!("{}--{}", self.kind, self.name.replace('/', "--"))
-    }
-
-    /// The snapshot folder of this revision; the path that was looked for when there is none.
-    fn snapshot(&self, cache: &Path) -> Result<PathBuf, PathBuf> {
-        let folder = cache.join(self.folder_name());
-        let by_commit = folder.join("snapshots").join(&self.revision);
-        if by_commit.is_dir() {
-            return Ok(by_commit);
-        }
-        let reference = folder.join("refs").join(&self.revision);
-        let commit = fs::read_to_string(&reference).map_err(|_| reference)?;
-        let snapshot = folder.join("snapshots").join(commit.trim());
-        if snapshot.is_dir() { Ok(snapshot) } else { Err(snapshot) }
-    }
-}
-
-/// Whether `part` may stand in a repository or revision name: no empty part, no climbing out of the cache.
-fn is_name(part: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed)
+    repository.snapshot(cache).map_err(|looked_for| HubError::NotCached {
+        locator: locator.to_owned(),
+        looked_for,
+        include: Vec::new(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn cache_with(folder: &str, reference: &str, commit: &str) -> tempfile::TempDir {
         let cache = tempfile::tempdir().unwrap();
@@ -184,6 +146,14 @@ mod tests {
     fn what_is_not_cached_says_where_it_was_looked_for_and_how_to_get_it() {
         let error = resolve_in(Path::new("/cache"), "hub:Qwen/Qwen3-0.6B@v1").unwrap_err();
         insta::assert_snapshot!(error, @"`hub:Qwen/Qwen3-0.6B@v1` is not in the Hugging Face cache: looked for /cache/models--Qwen--Qwen3-0.6B/refs/v1. Download it with `llavm fetch hub:Qwen/Qwen3-0.6B@v1`, or set HF_HOME to the cache that has it.");
+    }
+
+    #[test]
+    fn the_command_downloads_only_what_is_needed() {
+        let error =
+            resolve_in(Path::new("/cache"), "hub:a/b").unwrap_err().needing(&["tokenizer*", "*.jinja"]);
+        let command = r#"`llavm fetch hub:a/b --include "tokenizer*" --include "*.jinja"`"#;
+        assert!(error.to_string().contains(command), "{error}");
     }
 
     #[test]

@@ -1,0 +1,333 @@
+//! Requests to the hub: redirects followed by hand, the token only for the hub itself, failures that pass tried again.
+
+use super::fetch_error::FetchError;
+use super::settings::{Settings, Token};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::time::Duration;
+use ureq::http::{Response, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
+
+/// Redirects in a row that are followed.
+const REDIRECTS: usize = 10;
+/// The longest pause that a server may ask for. The hub's limits count over five minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(330);
+
+/// What came instead of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// A status that is no success.
+    Status {
+        /// Such as 404.
+        status: u16,
+        /// What the hub calls it, such as `GatedRepo`.
+        code: Option<String>,
+        /// What the hub says about it.
+        message: Option<String>,
+        /// The pause that the server asks for.
+        pause: Option<Duration>,
+    },
+    /// No connection, or one that broke off.
+    Network {
+        /// Such as `huggingface.co`.
+        host: String,
+        /// What happened.
+        why: String,
+    },
+    /// A file ended before its last byte.
+    Cut {
+        /// Bytes that arrived, and bytes of the whole file.
+        at: (u64, u64),
+    },
+    /// The request was sent on and on, or to an address that is none.
+    Redirect {
+        /// The last address.
+        address: String,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status { status, message, .. } => {
+                let meaning = match status {
+                    401 => "not allowed without a valid token, or not there",
+                    403 => "access is denied",
+                    404 => "there is no such repository, revision or file",
+                    429 => "too many requests",
+                    500.. => "the server has a problem",
+                    _ => "the server refuses",
+                };
+                write!(f, "{meaning} (status {status}")?;
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))?;
+                f.write_str(")")
+            }
+            Self::Network { host, why } => write!(f, "{host} cannot be reached: {why}"),
+            Self::Cut { at: (have, size) } => {
+                write!(f, "the connection was cut after {have} of {size} bytes")
+            }
+            Self::Redirect { address } => write!(f, "redirected too often or nowhere, last to {address}"),
+        }
+    }
+}
+
+impl Trouble {
+    /// Whether the same request may succeed a little later.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Network { .. } | Self::Cut { .. } => true,
+            Self::Redirect { .. } => false,
+        }
+    }
+
+    fn of_status(response: &Response<Body>) -> Self {
+        let text = |name: &str| header(response, name).map(str::to_owned);
+        Self::Status {
+            status: response.status().as_u16(),
+            code: text("x-error-code"),
+            message: text("x-error-message"),
+            pause: asked_pause(response),
+        }
+    }
+}
+
+/// The text of a header.
+pub fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// `Retry-After: 30`, or the hub's `RateLimit: "api";r=0;t=30`.
+fn asked_pause(response: &Response<Body>) -> Option<Duration> {
+    let limit = || header(response, "ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="));
+    let seconds = header(response, "retry-after").or_else(limit)?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Sends requests.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    home: Origin,
+    token: Option<Token>,
+    attempts: u32,
+    pause: Duration,
+}
+
+/// Scheme, host and port of an address. The token belongs to one of them.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin(String, String, u16);
+
+impl Origin {
+    fn of(address: &Uri) -> Option<Self> {
+        let scheme = address.scheme_str()?.to_ascii_lowercase();
+        let port = address.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        Some(Self(scheme, address.host()?.to_ascii_lowercase(), port))
+    }
+}
+
+impl Client {
+    /// A client for the hub that `settings` name.
+    pub fn new(settings: &Settings) -> Result<Self, FetchError> {
+        let home = settings.endpoint.parse::<Uri>().ok().and_then(|address| Origin::of(&address));
+        let home =
+            home.filter(|home| home.0 == "https" || home.0 == "http").ok_or_else(|| FetchError::Answer {
+                address: format!("HF_ENDPOINT = `{}`", settings.endpoint),
+                why: "it is no address such as https://huggingface.co".to_owned(),
+            })?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("llavm/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .proxy(settings.proxy.clone())
+            .tls_config(tls(settings)?)
+            .timeout_connect(Some(settings.silence))
+            .timeout_recv_response(Some(settings.silence * 2))
+            .timeout_per_read(Some(settings.silence))
+            .build();
+        Ok(Self {
+            agent: config.new_agent(),
+            home,
+            token: settings.token.clone(),
+            attempts: settings.attempts,
+            pause: settings.pause,
+        })
+    }
+
+    /// The answer to `GET address` from byte `from` on, after redirects.
+    pub fn get(&self, address: &str, from: u64) -> Result<Response<Body>, Trouble> {
+        self.follow(
+            address,
+            |_| false,
+            |agent, address| {
+                let request = agent.get(address);
+                if from == 0 { request } else { request.header("Range", format!("bytes={from}-")) }
+            },
+        )
+    }
+
+    /// The headers of `address`, of the first server that says what file this is.
+    pub fn head(&self, address: &str) -> Result<Response<Body>, Trouble> {
+        let told = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
+        self.follow(address, told, |agent, address| agent.head(address))
+    }
+
+    fn follow(
+        &self,
+        address: &str,
+        enough: impl Fn(&Response<Body>) -> bool,
+        request: impl Fn(&Agent, &Uri) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+    ) -> Result<Response<Body>, Trouble> {
+        let nowhere = |address: &str| Trouble::Redirect { address: address.to_owned() };
+        let mut next: Uri = address.parse().map_err(|_| nowhere(address))?;
+        for _ in 0..=REDIRECTS {
+            let mut request = request(&self.agent, &next);
+            if let Some(token) =
+                self.token.as_ref().filter(|_| Origin::of(&next).as_ref() == Some(&self.home))
+            {
+                request = request.header("Authorization", format!("Bearer {}", token.secret));
+            }
+            let response = request.call().map_err(|error| network(&next, &error))?;
+            let status = response.status();
+            if status.is_success() || enough(&response) {
+                return Ok(response);
+            }
+            let Some(location) = header(&response, "location").filter(|_| status.is_redirection()) else {
+                return Err(Trouble::of_status(&response));
+            };
+            next = join(&next, location).ok_or_else(|| nowhere(location))?;
+        }
+        Err(nowhere(&next.to_string()))
+    }
+
+    /// Patience for one request.
+    pub fn patience(&self) -> Patience {
+        Patience { failures: 0, attempts: self.attempts, pause: self.pause }
+    }
+}
+
+/// How often a request has failed in a row.
+pub struct Patience {
+    failures: u32,
+    attempts: u32,
+    pause: Duration,
+}
+
+impl Patience {
+    /// The pause before the next attempt; the trouble itself when there is no use in one.
+    pub fn after(&mut self, trouble: Trouble) -> Result<Duration, Trouble> {
+        self.failures += 1;
+        let pause = match trouble {
+            Trouble::Status { pause: Some(asked), .. } => asked,
+            _ => self.pause * 2u32.saturating_pow(self.failures - 1),
+        };
+        let hopeless = !trouble.passes() || self.failures >= self.attempts || pause > LONGEST_PAUSE;
+        if hopeless { Err(trouble) } else { Ok(pause) }
+    }
+
+    /// Bytes have arrived: the failures before do not count.
+    pub fn progress(&mut self) {
+        self.failures = 0;
+    }
+}
+
+fn tls(settings: &Settings) -> Result<TlsConfig, FetchError> {
+    let Some(path) = &settings.certificates else { return Ok(TlsConfig::default()) };
+    let unusable = |why: String| FetchError::Certificates { path: path.clone(), why };
+    let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| unusable(error.to_string()))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(unusable("there is none in it".to_owned()));
+    }
+    Ok(TlsConfig::builder().root_certs(RootCerts::from(certificates)).build())
+}
+
+/// What `error` is for a person.
+pub fn network(address: &Uri, error: &ureq::Error) -> Trouble {
+    let why = match error {
+        ureq::Error::HostNotFound => "its name is not known".to_owned(),
+        ureq::Error::Timeout(_) => "it does not answer in time".to_owned(),
+        ureq::Error::Io(error) => reason(error),
+        other => other.to_string(),
+    };
+    Trouble::Network { host: address.host().unwrap_or_default().to_owned(), why }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "it refuses the connection".to_owned(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "it ended the connection".to_owned(),
+        io::ErrorKind::TimedOut => "it does not answer in time".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The address that `location`, absolute or relative, names on a page at `base` (RFC 3986, 5.2, without dot segments).
+fn join(base: &Uri, location: &str) -> Option<Uri> {
+    let scheme = base.scheme_str()?;
+    let origin = format!("{scheme}://{}", base.authority()?);
+    let absolute =
+        location.split_once("://").is_some_and(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphabetic()));
+    let joined = if absolute {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{origin}{location}")
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{origin}{folder}/{location}")
+    };
+    joined.parse().ok().filter(|address: &Uri| matches!(address.scheme_str(), Some("http" | "https")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_read_as_browsers_read_them() {
+        let base: Uri = "https://hub:8443/a/resolve/main/f.bin?x=1".parse().unwrap();
+        for (location, expected) in [
+            ("https://cdn/f?k=v", "https://cdn/f?k=v"),
+            ("//cdn/f", "https://cdn/f"),
+            ("/b/resolve/main/f.bin", "https://hub:8443/b/resolve/main/f.bin"),
+            ("g.bin?to=http://x/", "https://hub:8443/a/resolve/main/g.bin?to=http://x/"),
+        ] {
+            assert_eq!(join(&base, location).unwrap().to_string(), expected);
+        }
+        assert_eq!(join(&base, "file:///etc/passwd"), None);
+    }
+
+    #[test]
+    fn another_scheme_host_or_port_is_another_origin() {
+        let origin = |address: &str| Origin::of(&address.parse().unwrap());
+        assert_eq!(origin("https://hub/a"), origin("https://HUB:443/b?c"));
+        for other in ["http://hub/a", "https://hub:444/a", "https://hub.evil/a", "https://a.hub/"] {
+            assert_ne!(origin("https://hub/a"), origin(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_until_patience_ends_unless_the_server_names_one() {
+        let mut patience = Patience { failures: 0, attempts: 4, pause: Duration::from_secs(1) };
+        let cut = || Trouble::Cut { at: (1, 2) };
+        let seconds: Vec<u64> = (0..3).map(|_| patience.after(cut()).unwrap().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4]);
+        assert_eq!(patience.after(cut()), Err(cut()));
+        patience.progress();
+        let limited = |pause| Trouble::Status { status: 429, code: None, message: None, pause };
+        let asked = Some(Duration::from_secs(40));
+        assert_eq!(patience.after(limited(asked)), Ok(Duration::from_secs(40)));
+        assert!(patience.after(limited(Some(Duration::from_hours(2)))).is_err(), "two hours are too long");
+    }
+}

@@ -1,0 +1,135 @@
+//! `llavm fetch` as a black box, from a small hub on the loopback interface.
+
+#![allow(clippy::unwrap_used, reason = "a test whose helpers fail has failed")]
+
+#[path = "../model/src/hub/tests/server.rs"]
+#[allow(dead_code, reason = "the library's tests use all of it")]
+mod server;
+
+use insta::assert_snapshot;
+use llavm_model::hub::digest::Digest;
+use server::{COMMIT, FakeFile, FakeHub, reply};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn file(path: &str, body: &[u8], lfs: bool) -> FakeFile {
+    let kind = Digest::of_etag(&"0".repeat(if lfs { 64 } else { 40 })).unwrap();
+    let mut hasher = kind.hasher(body.len() as u64);
+    hasher.update(body);
+    FakeFile { path: path.to_owned(), body: body.to_vec(), etag: hasher.finish(), lfs }
+}
+
+/// The sample tokenizer as a repository of a hub.
+fn tokenizer() -> FakeHub {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/qwen3-tokenizer");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let files = [
+        file("config.json", b"{}", false),
+        file("tokenizer.json", &read("tokenizer.json"), true),
+        file("tokenizer_config.json", &read("tokenizer_config.json"), false),
+    ];
+    FakeHub::new("models/Qwen/Qwen3-0.6B", &files, |_, _| None)
+}
+
+/// The program in `home`, with nothing of the hub in its environment but `variables`.
+fn llavm(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llavm"));
+    let hub = ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "SSL_CERT_FILE"];
+    let proxies = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    for name in hub.iter().chain(&proxies).chain(&["LLAVM_LOG", "HUGGINGFACE_HUB_CACHE"]) {
+        command.env_remove(name);
+    }
+    command.args(args).current_dir(home).stdin(Stdio::null()).env("HF_HOME", home.join("hf"));
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Standard output and error, without what differs between two runs.
+fn shown(output: &Output, home: &Path) -> String {
+    let text =
+        |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(home.to_str().unwrap(), "HOME");
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let seconds = err.split(" in ").nth(1).and_then(|rest| rest.split(" s").next()).unwrap_or("none");
+    format!("{out}---\n{}", err.replace(&format!(" in {seconds} s"), " in N s"))
+}
+
+/// A manifest whose tokenizer is on the hub.
+const MANIFEST: &str = r#"
+name = "text"
+
+[stages.rows]
+kind    = "read"
+files   = "DATA/cc3m/*.parquet"
+columns = { image = "image", prompt = "input", answer = "output" }
+limit   = 4
+
+[stages.chat]
+kind      = "chat-template"
+from      = "rows"
+tokenizer = "hub:Qwen/Qwen3-0.6B"
+"#;
+
+#[test]
+fn a_run_names_the_fetch_that_makes_it_work() {
+    let (hub, home) = (tokenizer(), tempfile::tempdir().unwrap());
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let manifest = MANIFEST.replace("DATA", data.to_str().unwrap());
+    std::fs::write(home.path().join("m.toml"), manifest).unwrap();
+    let run = || llavm(home.path(), &["run", "m.toml"], &[]);
+    let before = run();
+    assert_eq!(before.status.code(), Some(2));
+    let text = String::from_utf8(before.stderr).unwrap();
+    let text: String = text.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let command = text.split('`').find(|part| part.starts_with("llavm fetch ")).unwrap();
+    assert_eq!(command, r#"llavm fetch hub:Qwen/Qwen3-0.6B --include "tokenizer*" --include "*.jinja""#);
+    let words: Vec<String> = command.split(' ').skip(1).map(|word| word.replace('"', "")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let fetched = llavm(home.path(), &words, &[("HF_ENDPOINT", &hub.address)]);
+    assert_snapshot!(shown(&fetched, home.path()), @"");
+    let after = run();
+    assert_eq!(after.status.code(), Some(0), "{}", String::from_utf8_lossy(&after.stderr));
+    assert!(hub.asked("config.json").iter().all(|request| request.path.contains("tokenizer_config")));
+}
+
+#[test]
+fn a_dry_run_lists_and_downloads_nothing() {
+    let (hub, home) = (tokenizer(), tempfile::tempdir().unwrap());
+    let endpoint = [("HF_ENDPOINT", hub.address.as_str())];
+    let args = ["fetch", "hub:Qwen/Qwen3-0.6B", "--include", "*.json", "--exclude", "config.json"];
+    llavm(home.path(), &["fetch", "hub:Qwen/Qwen3-0.6B", "--include", "tokenizer_*"], &endpoint);
+    let listed = llavm(home.path(), &[args.as_slice(), &["--dry-run"]].concat(), &endpoint);
+    assert_snapshot!(shown(&listed, home.path()), @"");
+    assert!(hub.asked("/cdn/").is_empty());
+    llavm(home.path(), &args, &endpoint);
+    assert_snapshot!(shown(&llavm(home.path(), &args, &endpoint), home.path()), @"");
+    assert_eq!(hub.asked("/cdn/").len(), 1);
+}
+
+#[test]
+fn offline_the_cache_is_taken_as_it_is_and_no_server_is_asked() {
+    let (hub, home) = (tokenizer(), tempfile::tempdir().unwrap());
+    let endpoint = ("HF_ENDPOINT", hub.address.as_str());
+    llavm(home.path(), &["fetch", "hub:Qwen/Qwen3-0.6B", "--include", "config.json"], &[endpoint]);
+    let asked = hub.asked("/").len();
+    let offline = [endpoint, ("HF_HUB_OFFLINE", "1")];
+    let there = llavm(home.path(), &["fetch", "hub:Qwen/Qwen3-0.6B"], &offline);
+    assert_eq!(there.status.code(), Some(0));
+    assert!(String::from_utf8(there.stdout).unwrap().trim_end().ends_with(COMMIT));
+    let missing = llavm(home.path(), &["fetch", "hub:a/b"], &offline);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(hub.asked("/").len(), asked);
+}
+
+#[test]
+fn a_gated_repository_ends_with_status_1_and_never_shows_the_token() {
+    let hub = FakeHub::new("models/a/b", &[], |_, _| Some(reply(403, &[("X-Error-Code", "GatedRepo")], b"")));
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("hf")).unwrap();
+    std::fs::write(home.path().join("hf/token"), "hf_secret\n").unwrap();
+    let variables = [("HF_ENDPOINT", hub.address.as_str()), ("LLAVM_LOG", "trace")];
+    let output = llavm(home.path(), &["fetch", "hub:a/b", "-vv"], &variables);
+    assert_eq!(output.status.code(), Some(1));
+    let text = shown(&output, home.path());
+    assert!(text.contains("Ask for access at") && text.contains("HOME/hf/token"), "{text}");
+    assert!(!text.contains("hf_secret"), "{text}");
+    assert_eq!(hub.asked("/api/")[0].header("authorization"), Some("Bearer hf_secret"));
+}
