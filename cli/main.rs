@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod compare;
 mod completions;
+mod data_report;
 mod doctor;
 mod explain;
 mod failure;
@@ -55,6 +56,7 @@ enum Command {
     Explain(explain::Args),
     Graph(graph::Args),
     Peek(peek::Args),
+    DataReport(data_report::Args),
     Verify(verify::Args),
     Gc(gc::Args),
     Kinds(kinds::Args),
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Graph(args) => graph::run(args),
         Command::Peek(args) => peek::run(args),
+        Command::DataReport(args) => data_report::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Kinds(args) => kinds::run(args),

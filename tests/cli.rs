@@ -445,6 +445,27 @@ fn peek_shows_pictures_template_and_loss() {
     assert!(html.contains("<span class=\"loss\" title=\"151645\">&lt;|im_end|&gt;</span>"));
 }
 
+#[test]
+fn a_data_report_of_shards_shows_the_rejects_of_every_stage() {
+    let folder = folder(&std::fs::read_to_string(root().join("manifests/broken-sample.toml")).unwrap());
+    let manifest = std::fs::read_to_string(folder.path().join("m.toml")).unwrap().replace("data/", "DATA/");
+    let data = root().join("data").display().to_string();
+    std::fs::write(folder.path().join("m.toml"), manifest.replace("DATA", &data)).unwrap();
+    let early = llavm(folder.path(), &["data-report", "m.toml", "shards", "-o", "r.html"]);
+    assert_eq!(early.status, 1);
+    assert!(early.stderr.contains("is not there yet") && early.stderr.contains("Run the manifest first"));
+    llavm(folder.path(), &["run", "m.toml"]);
+    let call = llavm(folder.path(), &["data-report", "m.toml", "shards", "-o", "r.html"]);
+    assert_eq!(call.status, 0, "{}", call.stderr);
+    let page = std::fs::read_to_string(folder.path().join("r.html")).unwrap();
+    for part in ["decode-resize/undecodable", "Tokens trained on", "data:image/jpeg;base64,", "Samples"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let again = llavm(folder.path(), &["data-report", "m.toml", "shards", "-o", "s.html"]);
+    assert_eq!(again.status, 0);
+    assert!(page == std::fs::read_to_string(folder.path().join("s.html")).unwrap());
+}
+
 fn json(file: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }

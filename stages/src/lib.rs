@@ -2,6 +2,7 @@
 
 pub mod arrays;
 pub mod chat_template;
+pub mod data_report;
 pub mod decode_resize;
 pub mod encode_images;
 pub mod evaluate;

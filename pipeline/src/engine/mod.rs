@@ -132,7 +132,19 @@ impl Engine {
 
     /// The table of `stage` as it is now: stored partitions are read, derived ones computed.
     pub fn table(&self, stage: &str) -> Result<Table<'_>, RunError> {
-        Table::open(&self.graph, find(&self.graph, stage)?, self.options.jobs)
+        Table::open(&self.graph, vec![find(&self.graph, stage)?], self.options.jobs)
+    }
+
+    /// The rows that `stage` works on: its own table, or, of a gather stage or a job, the tables it takes, a group at a time. Inputs
+    /// that are folders give none.
+    pub fn rows_of(&self, stage: &str) -> Result<Vec<Table<'_>>, RunError> {
+        let node = &self.graph.nodes[find(&self.graph, stage)?];
+        if node.output().is_some() {
+            return Ok(vec![self.table(stage)?]);
+        }
+        let is_table = |node: &NodeIndex| self.graph.nodes[*node].output().is_some();
+        let groups = node.inputs.iter().filter(|group| group.tables.iter().all(is_table));
+        groups.map(|group| Table::open(&self.graph, group.tables.clone(), self.options.jobs)).collect()
     }
 
     /// The finished folders of a gather or job stage, in order.

@@ -27,37 +27,54 @@ pub struct Table<'g> {
     tasks: Tasks,
     /// By task.
     entries: Vec<Option<Entry>>,
-    node: NodeIndex,
+    /// Tables that line up; the first names the partitions.
+    nodes: Vec<NodeIndex>,
     /// Files whose content was compared with their record.
     checked: Mutex<BTreeSet<TaskId>>,
 }
 
 impl<'g> Table<'g> {
-    pub(super) fn open(graph: &'g Graph, node: NodeIndex, jobs: usize) -> Result<Self, RunError> {
-        let session = Session::open(graph, &graph.upstream(&[node]), jobs)?;
+    /// `nodes`: a table, or several that line up.
+    pub(super) fn open(graph: &'g Graph, nodes: Vec<NodeIndex>, jobs: usize) -> Result<Self, RunError> {
+        let session = Session::open(graph, &graph.upstream(&nodes), jobs)?;
         let tasks = Tasks::new(&session);
         let never = AtomicBool::new(false);
         let board = Board::new(&tasks, vec![false; tasks.all.len()], &never);
         survey(&session, &tasks, &board, &BTreeSet::new())?;
         let entries = (0..tasks.all.len()).map(|id| board.entry(id)).collect();
         drop(board);
-        Ok(Self { session, tasks, entries, node, checked: Mutex::default() })
+        Ok(Self { session, tasks, entries, nodes, checked: Mutex::default() })
     }
 
     /// What [`Table::read`] can be asked for: the columns of the stage and of everything its rows went through, `id` among
     /// them. The nearest maker of a name wins.
     pub fn columns(&self) -> Vec<Column> {
-        let offered = upstream_columns(&self.session.graph.nodes, &[self.node]);
+        let offered = upstream_columns(&self.session.graph.nodes, &self.nodes);
         offered.into_iter().map(|offered| offered.column).collect()
     }
 
     pub fn partitions(&self) -> usize {
-        self.session.labels(self.node).len()
+        self.session.labels(self.first()).len()
     }
 
     /// The label of a partition.
     pub fn label(&self, partition: usize) -> &str {
-        self.session.label(self.node, partition)
+        self.session.label(self.first(), partition)
+    }
+
+    fn first(&self) -> NodeIndex {
+        self.nodes.first().copied().unwrap_or_default()
+    }
+
+    /// All rows of a partition, some at a time: the named columns in order, then `reject`.
+    pub fn scan(
+        &self,
+        partition: usize,
+        columns: &[&str],
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, RunError>> + '_, RunError> {
+        let fail = move |cause| self.session.failed(self.first(), Some(partition), cause);
+        let batches = self.batches(partition, columns).map_err(fail)?;
+        Ok(batches.map(move |batch| batch.map_err(fail)))
     }
 
     /// Rows `first..first + count` (fewer at the end of the table): the named columns in order, then `reject`.
@@ -74,7 +91,7 @@ impl<'g> Table<'g> {
                 skip -= rows;
                 continue;
             }
-            let fail = |cause| self.session.failed(self.node, Some(partition), cause);
+            let fail = |cause| self.session.failed(self.first(), Some(partition), cause);
             for batch in self.batches(partition, columns).map_err(fail)? {
                 let batch = batch.map_err(fail)?;
                 schema.get_or_insert_with(|| batch.schema());
@@ -91,7 +108,7 @@ impl<'g> Table<'g> {
         let Some(schema) = schema else {
             return Ok(RecordBatch::new_empty(arrow::datatypes::Schema::empty().into()));
         };
-        concat_batches(&schema, &found).map_err(|cause| self.session.failed(self.node, None, cause.into()))
+        concat_batches(&schema, &found).map_err(|cause| self.session.failed(self.first(), None, cause.into()))
     }
 
     fn rows(&self, partition: usize) -> Result<u64, RunError> {
@@ -99,14 +116,14 @@ impl<'g> Table<'g> {
         let stored = self
             .session
             .graph
-            .makers(&[self.node])
+            .makers(&self.nodes)
             .into_iter()
             .find_map(|node| self.entry_of(node, partition));
-        let source = graph.source_of(self.node).unwrap_or(self.node);
+        let source = graph.source_of(self.first()).unwrap_or(self.first());
         stored.map_or_else(
             || {
                 let counted = self.session.source_rows(source, partition);
-                counted.map_err(|cause| self.session.failed(self.node, Some(partition), cause))
+                counted.map_err(|cause| self.session.failed(self.first(), Some(partition), cause))
             },
             |entry| Ok(entry.rows),
         )
@@ -124,7 +141,7 @@ impl<'g> Table<'g> {
     ) -> Result<crate::stage::BatchIterator<'_>, StageError> {
         let columns: Vec<&str> = columns.iter().copied().filter(|name| *name != REJECT).collect();
         let reader = Reader { session: &self.session, tasks: &self.tasks, guard: self };
-        let tables = vec![self.node];
+        let tables = self.nodes.clone();
         view::batches(reader, &InputGroup { tables, weight: 1.0 }, partition, &columns)
     }
 }

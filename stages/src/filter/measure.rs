@@ -154,7 +154,7 @@ pub fn conversations<T>(
 }
 
 /// Width and height of the first picture, from its header.
-fn first_size(pictures: &[&[u8]]) -> Option<(i64, i64)> {
+pub fn first_size(pictures: &[&[u8]]) -> Option<(i64, i64)> {
     let reader = ImageReader::new(Cursor::new(pictures.first()?)).with_guessed_format().ok()?;
     let (width, height) = reader.into_dimensions().ok()?;
     Some((width.into(), height.into()))

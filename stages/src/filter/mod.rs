@@ -15,7 +15,7 @@
 
 mod duplicates;
 mod fingerprint;
-mod measure;
+pub mod measure;
 
 use crate::row::{images_type, messages_type};
 use crate::sql::{Predicate, Scalars};
