@@ -39,10 +39,10 @@ impl<'a> ImageDigests<'a> {
         let ImageFiles::Folder(folder) = self.images else {
             return Ok(self.images.zip_digest());
         };
-        let Some(raw) = file.pieces().get(piece) else {
+        let Some(raw) = file.digest(piece, &self.request(rows)) else {
             return Ok(None);
         };
-        let part = format!("{PATHS_VERSION}/{}/{rows}/{}", raw.digest.to_hex(), self.column);
+        let part = format!("{PATHS_VERSION}/{}/{rows}/{}", raw.to_hex(), self.column);
         let mut list = || self.paths(file, piece, rows).map(|paths| paths.join("\0").into_bytes());
         let listed = self.context.remembered(&format!("read/paths/{part}"), &mut list)?;
         let listed = String::from_utf8_lossy(&listed);
@@ -57,12 +57,14 @@ impl<'a> ImageDigests<'a> {
         Ok(Some(hasher.finalize()))
     }
 
+    fn request(&self, rows: usize) -> Request {
+        Request { columns: Some([self.column.to_owned()].into()), limit: Some(rows), ..Request::default() }
+    }
+
     /// The paths that rows name, each once, in order of their names.
     fn paths(&self, file: &dyn RawFile, piece: usize, rows: usize) -> Result<Vec<String>, StageError> {
-        let request =
-            Request { columns: Some([self.column.to_owned()].into()), limit: Some(rows), keep: None };
         let mut paths = BTreeSet::new();
-        for chunk in file.read(piece, request)? {
+        for chunk in file.read(piece, self.request(rows))? {
             let chunk = chunk?;
             for index in 0..chunk.rows().len() {
                 let Ok(row) = chunk.value(index) else { continue };

@@ -12,7 +12,7 @@ use super::json_array::{JsonArray, Layout, layout};
 use super::json_lines::JsonLines;
 use super::locate::local;
 use super::parquet::Parquet;
-use super::raw::{RawColumn, RawFile};
+use super::raw::{RawColumn, RawFile, Request};
 use super::select::Filter;
 use super::source::{NamedFile, Part, ReadSource};
 use super::text::TextFile;
@@ -26,7 +26,7 @@ use std::path::Path;
 pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageError> {
     let paths = read.files.files()?;
     let names = short_names(&paths);
-    let files: Vec<NamedFile> = paths
+    let mut files: Vec<NamedFile> = paths
         .par_iter()
         .zip(names)
         .map(|(path, name)| Ok(NamedFile { raw: open_file(read, path, &name, context)?, name }))
@@ -36,6 +36,7 @@ pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageE
     let mapping = mapping(read, &files, &shown, &columns)?;
     let filter = read.predicate.as_deref().filter(|_| !columns.is_empty());
     let filter = filter.map(|text| Filter::new(text, &shown, &columns)).transpose()?;
+    prepare(&mut files, &mapping, filter.as_ref(), context)?;
     let images = read.images.as_deref().map(local).transpose()?;
     let images = ImageFiles::open(images.as_deref(), context)?;
     let mut parts = parts(&files, read.limit);
@@ -126,6 +127,19 @@ fn mapping(
         }
     }
     Ok(mapping)
+}
+
+/// Tells every file which columns it will be asked for.
+fn prepare(
+    files: &mut [NamedFile],
+    mapping: &Mapping,
+    filter: Option<&Filter>,
+    context: &dyn OpenContext,
+) -> Result<(), StageError> {
+    let mut columns = mapping.needed(&["images", "messages", "id", "language", "source"]);
+    columns.extend(filter.iter().flat_map(|filter| filter.columns()).cloned());
+    let request = Request { columns: Some(columns.into()), ..Request::default() };
+    files.par_iter_mut().try_for_each(|file| file.raw.prepare(&request, mapping.image.as_deref(), context))
 }
 
 fn parts(files: &[NamedFile], limit: Option<u64>) -> Vec<Part> {

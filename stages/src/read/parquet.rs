@@ -1,13 +1,22 @@
 //! Parquet: only the columns asked for, only the row groups of the partition, 128 rows in memory.
 //!
+//! A partition's digest is that of the columns asked for, and pictures are counted without their bytes where that can be done.
+//!
 //! A page that cannot be decoded costs the rows of its batch: they are rejected with the reader's own words, and reading
 //! goes on behind them.
+
+mod chunks;
+mod counts;
+mod layout;
 
 use super::arrow_value::{row_value, type_name};
 use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Failed, Piece, RawColumn, RawFile, Request, reject};
 use super::value::Value;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Field;
+use chunks::Chunks;
+use counts::Counts;
+use layout::Layout;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
 use llavm_pipeline::stage::{Digest, OpenContext};
@@ -18,17 +27,23 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
+use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A Parquet file whose footer has been read.
 pub struct Parquet {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
+    digest: Digest,
     pieces: Vec<Piece>,
     columns: Vec<RawColumn>,
+    chunks: Chunks,
+    /// Of the image column.
+    counts: Option<Counts>,
 }
 
 impl Parquet {
@@ -52,7 +67,43 @@ impl Parquet {
         let pieces = pieces(u64::try_from(rows).unwrap_or(0), partition_rows.max(1), digest);
         let mut columns = Vec::new();
         metadata.schema().fields().iter().for_each(|field| flatten("", field, &mut columns));
-        Ok(Ok(Self { path: path.to_owned(), metadata, pieces, columns }))
+        let (path, chunks) = (path.to_owned(), Chunks::default());
+        Ok(Ok(Self { path, metadata, digest, pieces, columns, chunks, counts: None }))
+    }
+
+    /// The root columns that a request names, by their places.
+    fn roots<'a>(&'a self, request: &'a Request) -> impl Iterator<Item = (usize, &'a str)> {
+        let fields = self.metadata.schema().fields().iter().enumerate();
+        fields
+            .map(|(root, field)| (root, field.name().as_str()))
+            .filter(|(_, name)| request.wants_column(name))
+    }
+
+    fn leaves(&self, root: usize) -> impl Iterator<Item = usize> {
+        let schema = self.metadata.parquet_schema();
+        (0..schema.num_columns()).filter(move |leaf| schema.get_column_root_idx(*leaf) == root)
+    }
+
+    /// The row groups that hold any of `rows`, and which of their rows these are.
+    fn groups(&self, rows: Range<u64>) -> impl Iterator<Item = (usize, Range<u64>)> {
+        let mut start = 0;
+        self.metadata.metadata().row_groups().iter().enumerate().filter_map(move |(group, metadata)| {
+            let first = start;
+            start += u64::try_from(metadata.num_rows()).unwrap_or(0);
+            let (from, to) = (rows.start.max(first), rows.end.min(start));
+            (from < to).then(|| (group, from - first..to - first))
+        })
+    }
+
+    /// How many pictures the rows of a piece have, when nothing else is asked of the image column.
+    fn counted(&self, piece: &Piece, request: &Request) -> Option<Vec<u32>> {
+        request.counted.as_ref()?;
+        let counts = self.counts.as_ref()?;
+        let mut all = Vec::with_capacity((piece.rows.end - piece.rows.start) as usize);
+        for (group, rows) in self.groups(piece.rows.clone()) {
+            all.extend(counts.of(group, rows)?);
+        }
+        Some(all)
     }
 
     /// A reader of the given rows of the file, all of them wanted.
@@ -108,14 +159,60 @@ impl RawFile for Parquet {
         true
     }
 
+    fn prepare(
+        &mut self,
+        request: &Request,
+        image: Option<&str>,
+        context: &dyn OpenContext,
+    ) -> Result<(), StageError> {
+        let leaves: Vec<usize> = self.roots(request).flat_map(|(root, _)| self.leaves(root)).collect();
+        let metadata = self.metadata.metadata();
+        self.chunks = Chunks::new(&self.path, metadata, self.digest, &leaves, context)?;
+        let layout = image.and_then(|name| Some((name, Layout::find(self.metadata.schema(), name)?)));
+        if let Some((name, layout)) = layout {
+            self.counts = Some(Counts::new(&self.path, metadata, (name, &layout), self.digest, context)?);
+        }
+        Ok(())
+    }
+
+    fn digest(&self, index: usize, request: &Request) -> Option<Digest> {
+        let piece = self.pieces.get(index)?;
+        let counts = self.counted(piece, request);
+        let mut hasher = blake3::Hasher::new();
+        for (group, rows) in self.groups(piece.rows.clone()) {
+            hasher.update(&rows.start.to_le_bytes()).update(&rows.end.to_le_bytes());
+            let roots = self.roots(request);
+            let read = roots.filter(|(_, name)| counts.is_none() || !request.counts(name));
+            for leaf in read.flat_map(|(root, _)| self.leaves(root)) {
+                // A column that nobody announced: all bytes decide.
+                let Some(chunk) = self.chunks.digest(leaf, group) else { return Some(piece.digest) };
+                hasher.update(chunk.as_bytes());
+            }
+        }
+        for count in counts.iter().flatten() {
+            hasher.update(&count.to_le_bytes());
+        }
+        Some(hasher.finalize())
+    }
+
     fn read(&self, piece: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
         let piece = self.pieces.get(piece).ok_or_else(|| StageError::new("no such piece"))?;
         let rows = (piece.rows.end - piece.rows.start) as usize;
         let wanted = (0..rows.min(request.limit.unwrap_or(rows))).filter(|row| request.wants(*row)).collect();
-        let fields = self.metadata.schema().fields().iter().enumerate();
-        let columns =
-            fields.filter(|(_, field)| request.wants_column(field.name())).map(|(index, _)| index).collect();
-        Ok(Box::new(Rows { file: self, first: piece.rows.start, wanted, columns, next: 0, reader: None }))
+        let counts = self.counted(piece, &request);
+        let roots = self.roots(&request);
+        let columns = roots.filter(|(_, name)| counts.is_none() || !request.counts(name));
+        let columns = columns.map(|(root, _)| root).collect();
+        let counts = counts.zip(request.counted);
+        Ok(Box::new(Rows {
+            file: self,
+            first: piece.rows.start,
+            wanted,
+            columns,
+            counts,
+            next: 0,
+            reader: None,
+        }))
     }
 }
 
@@ -153,6 +250,8 @@ struct Rows<'a> {
     wanted: Vec<usize>,
     next: usize,
     columns: Vec<usize>,
+    /// By row of the piece: the number of pictures in the column of that name, which is not read.
+    counts: Option<(Vec<u32>, Arc<str>)>,
     reader: Option<ParquetRecordBatchReader>,
 }
 
@@ -189,7 +288,12 @@ impl<'a> Iterator for Rows<'a> {
         let rows = self.wanted[self.next..end].to_vec();
         self.next = end;
         Some(Ok(match read {
-            Ok(batch) => Box::new(Batch { rows, batch }),
+            Ok(batch) => {
+                let counts = self.counts.as_ref().map(|(counts, name)| {
+                    (rows.iter().filter_map(|row| counts.get(*row).copied()).collect(), Arc::clone(name))
+                });
+                Box::new(Batch { rows, cells: batch, counts })
+            }
             Err(cause) => Box::new(Failed { rows, reject: reject("corrupt-page", cause) }),
         }))
     }
@@ -197,7 +301,9 @@ impl<'a> Iterator for Rows<'a> {
 
 struct Batch {
     rows: Vec<usize>,
-    batch: RecordBatch,
+    cells: RecordBatch,
+    /// Pictures of each row in a column that was not read, and its name.
+    counts: Option<(Vec<u32>, Arc<str>)>,
 }
 
 impl Chunk for Batch {
@@ -206,6 +312,12 @@ impl Chunk for Batch {
     }
 
     fn value(&self, index: usize) -> Result<Value<'_>, Reject> {
-        Ok(row_value(&self.batch, index))
+        let mut row = row_value(&self.cells, index);
+        if let (Value::Object(fields), Some((counts, name))) = (&mut row, &self.counts) {
+            let pictures = counts.get(index).copied().unwrap_or(0);
+            let pictures = std::iter::repeat_n(Value::Bytes(Cow::Borrowed(&[])), pictures as usize);
+            fields.push((Cow::Borrowed(&**name), Value::List(pictures.collect())));
+        }
+        Ok(row)
     }
 }

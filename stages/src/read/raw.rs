@@ -3,7 +3,7 @@
 use super::value::Value;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
-use llavm_pipeline::stage::Digest;
+use llavm_pipeline::stage::{Digest, OpenContext};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,6 +21,22 @@ pub trait RawFile: Send + Sync {
     /// Whether every row has all of [`RawFile::columns`], so that a column that is not there is a mistake in the manifest.
     fn has_fixed_columns(&self) -> bool {
         false
+    }
+
+    /// Learns what digests of the columns of `request` and counts of the pictures in `image` need. Called once, before those are
+    /// asked for.
+    fn prepare(
+        &mut self,
+        _request: &Request,
+        _image: Option<&str>,
+        _context: &dyn OpenContext,
+    ) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    /// Digest of what decides the columns of `request` in a piece: of all its bytes, where a format cannot tell them apart.
+    fn digest(&self, piece: usize, _request: &Request) -> Option<Digest> {
+        self.pieces().get(piece).map(|piece| piece.digest)
     }
 
     /// The rows of one piece in order.
@@ -49,6 +65,8 @@ pub struct RawColumn {
 pub struct Request {
     /// Top-level columns (or dotted paths, whose first part counts); `None` = all.
     pub columns: Option<Arc<[String]>>,
+    /// The one of them of which only the number of pictures matters, so that each may be given without its bytes.
+    pub counted: Option<Arc<str>>,
     /// Only the first so many rows.
     pub limit: Option<usize>,
     /// Per row of the piece: whether it is wanted; `None` = all.
@@ -61,13 +79,20 @@ impl Request {
         self.keep.as_ref().is_none_or(|keep| keep.get(row).copied().unwrap_or(true))
     }
 
+    /// Whether of the top-level column `name` only the number of pictures matters.
+    pub fn counts(&self, name: &str) -> bool {
+        self.counted.as_deref().is_some_and(|path| leads_into(path, name))
+    }
+
     /// Whether the top-level column `name` is asked for.
     pub fn wants_column(&self, name: &str) -> bool {
-        let starts = |path: &String| {
-            path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        self.columns.as_ref().is_none_or(|columns| columns.iter().any(starts))
+        self.columns.as_ref().is_none_or(|columns| columns.iter().any(|path| leads_into(path, name)))
     }
+}
+
+/// Whether `path` is the column `name` or lies within it.
+fn leads_into(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Chunks in order, each of at most [`CHUNK_ROWS`] rows.

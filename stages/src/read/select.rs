@@ -34,6 +34,11 @@ impl Filter {
         Ok(Self { predicate, types })
     }
 
+    /// The raw columns it looks at.
+    pub fn columns(&self) -> &[String] {
+        self.predicate.columns()
+    }
+
     /// What a partition's digest has to hold of it.
     pub fn identity(&self) -> String {
         format!("{} {:?}", self.predicate.text(), self.types)
@@ -43,7 +48,7 @@ impl Filter {
     pub fn select(&self, file: &dyn RawFile, piece: usize, rows: usize) -> Result<Selection, StageError> {
         let names = self.predicate.columns();
         let mut selection = Selection { keep: vec![true; rows], unreadable: BTreeMap::new() };
-        let request = Request { columns: Some(names.into()), limit: Some(rows), keep: None };
+        let request = Request { columns: Some(names.into()), limit: Some(rows), ..Request::default() };
         for chunk in file.read(piece, request)? {
             let chunk = chunk?;
             let (mut places, mut values) = (Vec::new(), Vec::new());

@@ -4,11 +4,11 @@
 //!
 //! | part | enters |
 //! |---|---|
-//! | raw bytes, number of rows, place in the file | always |
+//! | raw bytes (of the columns read, where the format can tell them apart), number of rows, place in the file | always |
 //! | `where` and the types of its columns | always, when set |
 //! | names and layout of the text columns, `prompts`, the seed when prompts are drawn | `messages` |
 //! | name of the image column, content of the picture files or of the zip | `images` |
-//! | name of the image column | `n_images` |
+//! | name of the image column; not the bytes of its pictures (Parquet, webdataset) | `n_images` |
 //! | name of the column; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
 //!
 //! Never: paths, times, and for columns other than `id`, file names. For who only copies ids (`ids_digest`) no file names at all.
@@ -22,9 +22,10 @@ use llavm_pipeline::rejects::Reject;
 use llavm_pipeline::stage::{BATCH_ROWS, BatchIterator, Digest, Source, SourcePartition};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Raised when the same raw bytes give other rows.
-const ROWS_VERSION: u32 = 1;
+const ROWS_VERSION: u32 = 2;
 
 /// A raw file and what reports call it.
 pub struct NamedFile {
@@ -69,12 +70,31 @@ impl ReadSource {
         Ok((part, file, file.raw.pieces()[part.piece].rows.start))
     }
 
+    /// What to read of the raw files for some output columns.
+    fn request(&self, columns: &[&str], rows: usize) -> Request {
+        let mapping = &self.rules.mapping;
+        let others: Vec<&str> = columns.iter().copied().filter(|column| *column != "n_images").collect();
+        let mut needed = mapping.needed(&others);
+        let root = |name: &str| name.split('.').next().map(str::to_owned);
+        let is_read = |image: &str| needed.iter().any(|name| root(name) == root(image));
+        let image = mapping.image.as_deref().filter(|_| columns.contains(&"n_images"));
+        let counted = image.filter(|image| !is_read(image)).map(Arc::from);
+        needed.extend(image.map(str::to_owned));
+        Request { columns: Some(needed.into()), counted, limit: Some(rows), keep: None }
+    }
+
     /// The digest of columns, given what decides each of them besides the raw bytes.
     fn digest_of(&self, partition: usize, columns: &BTreeMap<&str, Value>) -> Result<Digest, StageError> {
         let (part, file, first_row) = self.part(partition)?;
+        let names: Vec<&str> = columns.keys().copied().collect();
+        let raw =
+            |request: &Request| file.raw.digest(part.piece, request).map(|raw| raw.to_hex().to_string());
+        let looked_at =
+            |filter: &Filter| Request { columns: Some(filter.columns().into()), ..Request::default() };
         let identity = serde_json::json!({
             "version": ROWS_VERSION,
-            "raw": file.raw.pieces()[part.piece].digest.to_hex().as_str(),
+            "raw": raw(&self.request(&names, part.rows)),
+            "raw_where": self.filter.as_ref().map(|filter| raw(&looked_at(filter))),
             "first_row": first_row,
             "rows": part.rows,
             "where": self.filter.as_ref().map(Filter::identity),
@@ -132,8 +152,7 @@ impl Source for ReadSource {
         let selection = filter.map(|filter| filter.select(raw, part.piece, part.rows)).transpose()?;
         let (keep, unreadable) = selection
             .map_or_else(Default::default, |selection| (Some(selection.keep.into()), selection.unreadable));
-        let needed = self.rules.mapping.needed(columns);
-        let request = Request { columns: Some(needed.into()), limit: Some(part.rows), keep };
+        let request = Request { keep, ..self.request(columns, part.rows) };
         let builder = BatchBuilder::new(&self.rules, columns)?;
         let chunks = raw.read(part.piece, request)?;
         Ok(Box::new(Rows { name: &file.name, first_row, unreadable, chunks, current: None, builder }))

@@ -2,7 +2,7 @@
 //!
 //! `0001.jpg`, `0001.txt`, `0001.json` become the columns `jpg`, `txt`, `json` (and its fields: `json.caption`), beside `__key__`
 //! (the name) and `image` (the first member that is a picture, whatever its extension). Members are read where they lie; only
-//! those whose column is asked for.
+//! those whose column is asked for, and of pictures that are only counted nothing but the headers.
 
 use super::image_cell::short;
 use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Piece, RawColumn, RawFile, Request, reject};
@@ -13,7 +13,8 @@ use super::text::MAX_RECORD;
 use super::value::Value;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
-use llavm_pipeline::stage::OpenContext;
+use llavm_pipeline::stage::{Digest, OpenContext};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 const PICTURES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "tif", "tiff"];
 const KEY: &str = "__key__";
 const IMAGE: &str = "image";
+/// Raised when the same rows get another digest without their pictures.
+const TEXT_VERSION: u32 = 1;
 /// Members lie at multiples of this.
 const BLOCK: u64 = 512;
 
@@ -30,6 +33,8 @@ pub struct Webdataset {
     regions: Vec<Region>,
     pieces: Vec<Piece>,
     columns: Vec<RawColumn>,
+    /// By piece: the digest of everything but the bytes of pictures.
+    without_pictures: Vec<Digest>,
 }
 
 impl Webdataset {
@@ -54,9 +59,34 @@ impl Webdataset {
             })
         })?;
         let pieces = regions.iter().map(Region::piece).collect();
-        let mut file = Self { path: path.to_owned(), regions, pieces, columns: Vec::new() };
+        let mut file = Self {
+            path: path.to_owned(),
+            regions,
+            pieces,
+            columns: Vec::new(),
+            without_pictures: Vec::new(),
+        };
         file.columns = sampled_columns(&file, &|cell| cell.kind())?;
         Ok(Ok(file))
+    }
+
+    /// One digest for each region, over the names of its members and the content of those that are no pictures.
+    fn digests(&self) -> io::Result<Vec<u8>> {
+        let file = Section::open(&self.path)?;
+        let digest = |region: &Region| {
+            let part = file.part(region.offset, region.length);
+            let mut samples = Samples { file: part.clone(), offset: 0 };
+            let mut hasher = blake3::Hasher::new();
+            loop {
+                let chunk = samples.next(CHUNK_ROWS)?;
+                if chunk.is_empty() {
+                    return Ok(*hasher.finalize().as_bytes());
+                }
+                chunk.iter().try_for_each(|sample| sample.hash(&part, &mut hasher))?;
+            }
+        };
+        let digests = self.regions.par_iter().map(digest).collect::<io::Result<Vec<_>>>()?;
+        Ok(digests.concat())
     }
 }
 
@@ -67,6 +97,34 @@ impl RawFile for Webdataset {
 
     fn columns(&self) -> &[RawColumn] {
         &self.columns
+    }
+
+    fn prepare(
+        &mut self,
+        _request: &Request,
+        _image: Option<&str>,
+        context: &dyn OpenContext,
+    ) -> Result<(), StageError> {
+        let mut all = blake3::Hasher::new();
+        self.regions.iter().for_each(|region| {
+            all.update(region.digest.as_bytes());
+        });
+        let key = format!("read/without-pictures/{TEXT_VERSION}/{}", all.finalize().to_hex());
+        let mut compute = || self.digests().map_err(|cause| StageError::io(&self.path, cause));
+        let remembered = context.remembered(&key, &mut compute)?;
+        let (digests, _) = remembered.as_chunks::<{ blake3::OUT_LEN }>();
+        self.without_pictures = digests.iter().copied().map(Digest::from_bytes).collect();
+        Ok(())
+    }
+
+    fn digest(&self, piece: usize, request: &Request) -> Option<Digest> {
+        let is_text = |name: &String| name != IMAGE && !is_picture(name);
+        let columns = request.columns.as_deref().unwrap_or_default();
+        let mut read = columns.iter().filter(|name| request.counted.as_deref() != Some(name));
+        if request.columns.is_some() && read.all(is_text) {
+            return self.without_pictures.get(piece).copied();
+        }
+        self.pieces.get(piece).map(|piece| piece.digest)
     }
 
     fn read(&self, piece: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
@@ -97,6 +155,27 @@ struct Sample {
     /// Extension in lower case, position and length of each member, in order.
     members: Vec<(String, u64, u64)>,
     fault: Option<String>,
+}
+
+impl Sample {
+    /// Adds all but the bytes of pictures; `file` is the region it lies in.
+    fn hash(&self, file: &Section, hasher: &mut blake3::Hasher) -> io::Result<()> {
+        let mut text = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        };
+        text(&self.key);
+        text(self.fault.as_deref().unwrap_or_default());
+        for (extension, position, size) in &self.members {
+            hasher.update(extension.as_bytes()).update(b"\0");
+            if is_picture(extension) {
+                hasher.update(&[u8::from(*size > MAX_RECORD as u64)]);
+            } else {
+                hasher.update(&size.to_le_bytes()).update_reader(file.part(*position, *size))?;
+            }
+        }
+        hasher.update(b"\0\0");
+        Ok(())
+    }
 }
 
 /// Reads headers only, skipping over data.
@@ -217,23 +296,31 @@ impl Chunk for TarChunk {
         }
         for member in &sample.members {
             if self.request.wants_column(&member.0) {
-                fields.push((Cow::Borrowed(member.0.as_str()), self.member(member)?));
+                fields.push((Cow::Borrowed(member.0.as_str()), self.member(member, &member.0)?));
             }
         }
         let picture = sample.members.iter().find(|member| is_picture(&member.0));
         let named = sample.members.iter().any(|member| member.0 == IMAGE);
         if let Some(picture) = picture.filter(|_| !named && self.request.wants_column(IMAGE)) {
-            fields.push((Cow::Borrowed(IMAGE), self.member(picture)?));
+            fields.push((Cow::Borrowed(IMAGE), self.member(picture, IMAGE)?));
         }
         Ok(Value::Object(fields))
     }
 }
 
 impl TarChunk {
-    /// A picture as bytes, JSON parsed, anything else as text without the line end that closes a text file.
-    fn member(&self, (extension, position, size): &(String, u64, u64)) -> Result<Value<'static>, Reject> {
+    /// A picture as bytes (none of them where it is only counted), JSON parsed, anything else as text without the line end
+    /// that closes a text file. `column` is what the request calls it.
+    fn member(
+        &self,
+        (extension, position, size): &(String, u64, u64),
+        column: &str,
+    ) -> Result<Value<'static>, Reject> {
         if *size > MAX_RECORD as u64 {
-            return Err(reject("too-large", format!("the member .{extension} has {size} bytes")));
+            return Err(reject("too-large", format!("the member .{extension} is over {MAX_RECORD} bytes")));
+        }
+        if is_picture(extension) && self.request.counts(column) {
+            return Ok(Value::Bytes(Cow::Borrowed(&[])));
         }
         let mut bytes = Vec::with_capacity(*size as usize);
         let failed =

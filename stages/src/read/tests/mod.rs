@@ -1,5 +1,6 @@
 //! What `read` makes of files on the disk, format by format.
 
+mod counts;
 mod formats;
 mod jsonl;
 mod parquet;

@@ -14,7 +14,15 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde_json::json;
 use std::sync::Arc;
 
-fn parquet_bytes(columns: Vec<(&str, ArrayRef)>, group_rows: usize) -> Vec<u8> {
+pub fn parquet_bytes(columns: Vec<(&str, ArrayRef)>, group_rows: usize) -> Vec<u8> {
+    parquet_bytes_with(columns, group_rows, EnabledStatistics::None)
+}
+
+pub fn parquet_bytes_with(
+    columns: Vec<(&str, ArrayRef)>,
+    group_rows: usize,
+    statistics: EnabledStatistics,
+) -> Vec<u8> {
     let batch = RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )
@@ -25,7 +33,7 @@ fn parquet_bytes(columns: Vec<(&str, ArrayRef)>, group_rows: usize) -> Vec<u8> {
         .set_write_batch_size(16)
         .set_dictionary_enabled(false)
         .set_compression(Compression::UNCOMPRESSED)
-        .set_statistics_enabled(EnabledStatistics::None)
+        .set_statistics_enabled(statistics)
         .build();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
@@ -34,7 +42,7 @@ fn parquet_bytes(columns: Vec<(&str, ArrayRef)>, group_rows: usize) -> Vec<u8> {
     bytes
 }
 
-fn texts(prefix: &str, rows: usize) -> ArrayRef {
+pub fn texts(prefix: &str, rows: usize) -> ArrayRef {
     Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{prefix}{row}"))))
 }
 
@@ -47,11 +55,11 @@ fn cc3m(rows: usize, group_rows: usize) -> Vec<u8> {
     parquet_bytes(columns, group_rows)
 }
 
-fn cc3m_columns() -> serde_json::Value {
+pub fn cc3m_columns() -> serde_json::Value {
     json!({"columns": {"image": "image", "prompt": "input", "answer": "output"}, "partition_rows": 100})
 }
 
-fn structs(rows: &[(Option<&[u8]>, Option<&str>)]) -> StructArray {
+pub fn structs(rows: &[(Option<&[u8]>, Option<&str>)]) -> StructArray {
     let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(rows.iter().map(|row| row.0)));
     let paths: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|row| row.1)));
     StructArray::from(vec![
@@ -130,7 +138,7 @@ impl IntoDataType for arrow::datatypes::Fields {
 }
 
 /// Overwrites all pictures of the file, wherever they are on the disk.
-fn with_ruined_pictures(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn with_ruined_pictures(mut bytes: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     let mark = [0xff, 0xd8, 0xff, 0xe0];
     while let Some(found) = bytes[at..].windows(4).position(|window| window == mark) {
