@@ -2,7 +2,11 @@
 //!
 //! Follows `src/libImaging/Resample.c` of Pillow 13: weights of an antialiased kernel in fixed point with 22 bits, the width
 //! before the height, each pass rounded and clipped to 8 bits. Both passes are one loop over [`LANES`] bytes that lie side by
-//! side: values of a row for the height, and for the width a block of rows turned on its side.
+//! side: values of a row for the height, and for the width a block of rows turned on its side. CPUs with AVX-512 VNNI go
+//! another way to the same sums, in `vnni.rs`.
+
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use super::Filter;
 use pulp::NullaryFnOnce;
@@ -100,6 +104,8 @@ pub struct Convolver {
     columns: Vec<[u8; LANES]>,
     /// The picture after the width pass: rows of three planes side by side.
     narrow: Vec<[u8; LANES]>,
+    #[cfg(target_arch = "x86_64")]
+    vnni: vnni::Vnni,
 }
 
 /// A call of [`Convolver::resize`], to be compiled for more than one instruction set.
@@ -127,6 +133,15 @@ impl Convolver {
     /// Writes `rgb` (`[height, width, 3]`, rows of `width` pixels), scaled by `x` and `y`, to `planes`
     /// (`[3, y's pixels, x's pixels]`).
     pub fn resize(&mut self, rgb: &[u8], width: usize, x: &Kernel, y: &Kernel, planes: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.vnni.resize(rgb, width, x, y, planes) {
+            return;
+        }
+        self.resize_anywhere(rgb, width, x, y, planes);
+    }
+
+    /// The way that needs no particular CPU.
+    fn resize_anywhere(&mut self, rgb: &[u8], width: usize, x: &Kernel, y: &Kernel, planes: &mut [u8]) {
         let passes = Passes { convolver: self, rgb, width, x, y, planes };
         // With AVX2 where there is, which is three times as fast. Sums of integers do not depend on it.
         #[cfg(target_arch = "x86_64")]
@@ -202,5 +217,35 @@ fn weighted(pixels: &[[u8; LANES]], stride: usize, weights: &[i32]) -> [u8; LANE
             *sum += *weight * i32::from(*pixel);
         }
     }
-    sums.map(|sum| (sum >> PRECISION).clamp(0, 255) as u8)
+    let mut clipped = [0; LANES];
+    for (value, sum) in clipped.iter_mut().zip(sums) {
+        *value = (sum >> PRECISION).clamp(0, 255) as u8;
+    }
+    clipped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_give_the_same_bytes() {
+        let mut convolver = Convolver::default();
+        for (width, height, to) in
+            [(300, 401, 224), (37, 91, 224), (224, 224, 7), (5, 140, 33), (1, 1, 2), (3000, 9, 50)]
+        {
+            let noise = (0_u64..width * height * 3).map(|n| (n.wrapping_mul(n ^ 0x9E37) >> 7) as u8);
+            let contrast = (0..width * height * 3).map(|n| if n * n % 7 < 3 { 255 } else { 0 });
+            for pixels in [noise.collect::<Vec<u8>>(), contrast.collect()] {
+                for filter in [Filter::Nearest, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos3] {
+                    let kernel = |from: u64| Kernel::new(filter, from as u32, to, 0, to as u32);
+                    let (x, y) = (kernel(width), kernel(height));
+                    let [mut one, mut other] = [(); 2].map(|()| vec![0; 3 * (to * to) as usize]);
+                    convolver.resize(&pixels, width as usize, &x, &y, &mut one);
+                    convolver.resize_anywhere(&pixels, width as usize, &x, &y, &mut other);
+                    assert!(one == other, "{width} × {height} to {to}, {filter:?}");
+                }
+            }
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub struct Rgb<'a> {
     pub pixels: &'a [u8],
 }
 
-/// Memory that is used again for the next picture.
+/// Memory that is used again for the next picture; what stands in it then is overwritten.
 #[derive(Debug, Default)]
 pub struct Buffers {
     raw: Vec<u8>,
@@ -59,15 +59,19 @@ pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Re
     let Buffers { raw, rgb } = buffers;
     let target = if color == ColorType::Rgb8 { &mut *rgb } else { &mut *raw };
     let bytes_needed = usize::try_from(decoder.total_bytes()).map_err(|_| too_large_for_memory())?;
-    target.resize(bytes_needed, 0);
+    if target.len() < bytes_needed {
+        target.resize(bytes_needed, 0);
+    }
     // Decoders of foreign bytes have panicked before; one picture must not end a run.
-    let read = catch_unwind(AssertUnwindSafe(|| decoder.read_image(target)));
+    let read = catch_unwind(AssertUnwindSafe(|| decoder.read_image(&mut target[..bytes_needed])));
     read.map_err(|_| (UNDECODABLE, "the decoder gave up".to_owned()))?.map_err(|error| unusable(&error))?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         return Err((UNDECODABLE, "truncated: the JPEG ends before its end marker".to_owned()));
     }
-    to_rgb(color, raw, rgb)?;
-    Ok(Rgb { width, height, pixels: rgb })
+    if color != ColorType::Rgb8 {
+        to_rgb(color, &raw[..bytes_needed], rgb)?;
+    }
+    Ok(Rgb { width, height, pixels: &rgb[..pixels as usize * 3] })
 }
 
 fn open(bytes: &[u8], max_pixels: u64) -> Result<(ImageFormat, impl ImageDecoder + '_), Unusable> {
@@ -104,11 +108,8 @@ fn unusable(error: &ImageError) -> Unusable {
     }
 }
 
-/// Converts what the decoder gave in `raw`; 8-bit RGB is in `rgb` already.
+/// Converts what the decoder gave.
 fn to_rgb(color: ColorType, raw: &[u8], rgb: &mut Vec<u8>) -> Result<(), Unusable> {
-    if color == ColorType::Rgb8 {
-        return Ok(());
-    }
     rgb.clear();
     let clipped = |bytes: &[u8; 2]| u8::try_from(u16::from_ne_bytes(*bytes)).unwrap_or(u8::MAX);
     let high = |low: u8, high: u8| u16::from_ne_bytes([low, high]).to_be_bytes()[0];

@@ -1,0 +1,247 @@
+//! The same sums with AVX-512 VNNI: four pixels of an axis at once.
+//!
+//! `vpdpbusd` multiplies u8 by i8 and adds four products to an i32. So a weight, a number of 24 bits, is cut into three digits
+//! of base 256 from -128 to 127, and Σ weight · pixel = Σ d0 · pixel + 2⁸ Σ d1 · pixel + 2¹⁶ Σ d2 · pixel, all of it exact modulo
+//! 2³², within which the sum lies. The four pixels are a *quad*: they follow each other along the axis and lie in one lane.
+//! Quads begin at every fourth pixel; where the weights of a pixel begin inside one, zeros stand before them.
+
+use super::{Kernel, PRECISION};
+use std::arch::x86_64::{
+    __m128i, __m512i, _mm_loadu_si128, _mm_setr_epi8, _mm_shuffle_epi8, _mm_storeu_si128, _mm256_set_m128i,
+    _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_cvtusepi32_epi8,
+    _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_max_epi32, _mm512_set1_epi32,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_storeu_si512,
+};
+use std::ops::Range;
+
+/// Pixels in a quad.
+const QUAD: usize = 4;
+/// Quads in a register.
+const LANES: usize = 16;
+/// Bytes in a register.
+const BYTES: usize = QUAD * LANES;
+
+/// A [`Kernel`] whose weights are cut into digits.
+#[derive(Debug, Default)]
+struct Cut {
+    /// For each output pixel its first quad.
+    first: Vec<usize>,
+    /// For each output pixel `length` quads: of each its four weights' digits, lowest first.
+    digits: Vec<[i32; 3]>,
+    /// The same for all pixels, zeros where it could be less: a loop of constant length is predicted.
+    length: usize,
+}
+
+impl Cut {
+    /// Quads are counted from the first pixel touched. Whether all weights have three digits.
+    fn set(&mut self, kernel: &Kernel) -> bool {
+        let (start, _) = kernel.touched();
+        let quads =
+            |first: &usize, weights: &Range<usize>| ((first - start) % QUAD + weights.len()).div_ceil(QUAD);
+        self.length = kernel.pixels.iter().map(|(first, weights)| quads(first, weights)).max().unwrap_or(1);
+        self.first.clear();
+        self.first.extend(kernel.pixels.iter().map(|(first, _)| (first - start) / QUAD));
+        self.digits.clear();
+        self.digits.resize(self.length * kernel.pixels.len(), [0; 3]);
+        let mut fits = true;
+        for ((first, weights), quads) in kernel.pixels.iter().zip(self.digits.chunks_exact_mut(self.length)) {
+            let before = (first - start) % QUAD;
+            for (n, weight) in kernel.weights[weights.clone()].iter().enumerate() {
+                let (digits, rest) = digits(*weight);
+                fits &= rest == 0;
+                let (quad, byte) = ((before + n) / QUAD, (before + n) % QUAD);
+                for (lane, digit) in quads[quad].iter_mut().zip(digits) {
+                    *lane |= i32::from(digit.cast_unsigned()) << (8 * byte);
+                }
+            }
+        }
+        fits
+    }
+
+    /// First quad and digits of each output pixel.
+    fn pixels(&self) -> impl Iterator<Item = (usize, &[[i32; 3]])> {
+        self.first.iter().copied().zip(self.digits.chunks_exact(self.length))
+    }
+
+    /// The quads that are looked at, those behind the end included.
+    fn quads(&self) -> usize {
+        self.first.iter().max().map_or(0, |first| first + self.length)
+    }
+}
+
+/// Three digits of base 256 from -128 to 127, lowest first, and what is left.
+fn digits(weight: i32) -> ([i8; 3], i32) {
+    let mut rest = weight;
+    let digits = [(); 3].map(|()| {
+        let digit = rest as i8;
+        rest = (rest - i32::from(digit)) >> 8;
+        digit
+    });
+    (digits, rest)
+}
+
+/// Memory that is used again for the next picture.
+#[derive(Debug, Default)]
+pub struct Vnni {
+    x: Cut,
+    y: Cut,
+    /// Four rows, quad by quad: of each row the quads of red, green, blue and nothing.
+    columns: Vec<[u8; BYTES]>,
+    /// The picture after the width pass: for each four rows the planes, for each plane the quads of all columns.
+    narrow: Vec<[u8; BYTES]>,
+}
+
+impl Vnni {
+    /// As [`super::Convolver::resize`]. `false` when this machine or these kernels need the other way.
+    pub fn resize(&mut self, rgb: &[u8], width: usize, x: &Kernel, y: &Kernel, planes: &mut [u8]) -> bool {
+        let features = is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw");
+        if !features || !self.x.set(x) || !self.y.set(y) {
+            return false;
+        }
+        // SAFETY: the CPU has the features that both are compiled for.
+        unsafe {
+            self.narrow(rgb, width, x.touched(), y.touched());
+            self.shorten(planes);
+        }
+        true
+    }
+
+    /// The width pass, over the rows that the height pass needs.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn narrow(
+        &mut self,
+        rgb: &[u8],
+        width: usize,
+        (left, right): (usize, usize),
+        (top, bottom): (usize, usize),
+    ) {
+        let registers = self.x.first.len().div_ceil(LANES);
+        self.columns.resize(self.x.quads(), [0; BYTES]);
+        self.narrow.resize(self.y.quads() * 3 * registers, [0; BYTES]);
+        let by_row = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let columns = (right - left).div_ceil(QUAD);
+        for (rows, out) in (top..bottom).step_by(QUAD).zip(self.narrow.chunks_exact_mut(3 * registers)) {
+            turn(rgb, width, left, &(rows..bottom), &mut self.columns[..columns]);
+            let (red, rest) = out.as_flattened_mut().split_at_mut(registers * BYTES);
+            let (green, blue) = rest.split_at_mut(registers * BYTES);
+            let planes = quads(red).iter_mut().zip(quads(green)).zip(quads(blue));
+            for ((first, digits), ((red, green), blue)) in self.x.pixels().zip(planes) {
+                let values = weighted(digits, &self.columns[first..], 1);
+                let values = bytes(_mm_shuffle_epi8(values, by_row));
+                let (quads, _) = values.as_chunks();
+                (*red, *green, *blue) = (quads[0], quads[1], quads[2]);
+            }
+        }
+    }
+
+    /// The height pass.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn shorten(&self, planes: &mut [u8]) {
+        let side = self.x.first.len();
+        let registers = side.div_ceil(LANES);
+        let plane = side * self.y.first.len();
+        for (row, (first, digits)) in self.y.pixels().enumerate() {
+            for colour in 0..3 {
+                let out = &mut planes[colour * plane + row * side..][..side];
+                let (blocks, rest) = out.as_chunks_mut();
+                let quads = &self.narrow[(first * 3 + colour) * registers..];
+                for (n, block) in blocks.iter_mut().enumerate() {
+                    *block = bytes(weighted(digits, &quads[n..], 3 * registers));
+                }
+                if !rest.is_empty() {
+                    let values = bytes(weighted(digits, &quads[blocks.len()..], 3 * registers));
+                    rest.copy_from_slice(&values[..rest.len()]);
+                }
+            }
+        }
+    }
+}
+
+fn quads(plane: &mut [u8]) -> &mut [[u8; QUAD]] {
+    plane.as_chunks_mut().0
+}
+
+/// Puts four rows, from the pixel `left` on, into `columns`. Where there are fewer, the last comes again; it meets weights of
+/// zero, as do pixels behind the end of a row.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn turn(rgb: &[u8], width: usize, left: usize, rows: &Range<usize>, columns: &mut [[u8; BYTES]]) {
+    // Of 16 bytes of a row, the first 12 are four pixels; -1 gives nothing.
+    let by_colour = _mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1);
+    let by_colour = _mm512_broadcast_i32x4(by_colour);
+    let row = |n: usize| &rgb[((rows.start + n).min(rows.end - 1) * width + left) * 3..];
+    let rows = [row(0), row(1), row(2), row(3)];
+    for (quad, column) in columns.iter_mut().enumerate() {
+        let pixels = |row: usize| sixteen(&rows[row][quad * QUAD * 3..]);
+        let (low, high) = (_mm256_set_m128i(pixels(1), pixels(0)), _mm256_set_m128i(pixels(3), pixels(2)));
+        let all = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+        store(_mm512_shuffle_epi8(all, by_colour), column);
+    }
+}
+
+/// The first 16 bytes, with zeros behind the end.
+#[inline]
+fn sixteen(bytes: &[u8]) -> __m128i {
+    let whole = bytes.first_chunk::<16>().copied().unwrap_or_else(|| {
+        let mut whole = [0; 16];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        whole
+    });
+    // SAFETY: reads the 16 bytes of the array; no alignment is asked for, and x86-64 always has SSE2.
+    unsafe { _mm_loadu_si128(whole.as_ptr().cast()) }
+}
+
+/// The weighted sums of 16 lanes of every `stride`-th register of quads, rounded and clipped (`clip8`).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn weighted(digits: &[[i32; 3]], quads: &[[u8; BYTES]], stride: usize) -> __m128i {
+    let [mut low, mut middle, mut high] = [_mm512_setzero_si512(); 3];
+    for (n, [d0, d1, d2]) in digits.iter().enumerate() {
+        let quads = load(&quads[n * stride]);
+        low = _mm512_dpbusd_epi32(low, quads, _mm512_set1_epi32(*d0));
+        middle = _mm512_dpbusd_epi32(middle, quads, _mm512_set1_epi32(*d1));
+        high = _mm512_dpbusd_epi32(high, quads, _mm512_set1_epi32(*d2));
+    }
+    let upper = _mm512_add_epi32(_mm512_slli_epi32(middle, 8), _mm512_slli_epi32(high, 16));
+    let sum = _mm512_add_epi32(_mm512_add_epi32(low, upper), _mm512_set1_epi32(1 << (PRECISION - 1)));
+    let rounded = _mm512_srai_epi32(sum, PRECISION);
+    _mm512_cvtusepi32_epi8(_mm512_max_epi32(rounded, _mm512_setzero_si512()))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; BYTES]) -> __m512i {
+    // SAFETY: reads the 64 bytes of the array; no alignment is asked for.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(register: __m512i, bytes: &mut [u8; BYTES]) {
+    // SAFETY: writes the 64 bytes of the array; no alignment is asked for.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), register) }
+}
+
+#[inline]
+fn bytes(register: __m128i) -> [u8; LANES] {
+    let mut bytes = [0; LANES];
+    // SAFETY: writes the 16 bytes of the array; no alignment is asked for, and x86-64 always has SSE2.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), register) };
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_the_weight_or_leave_a_rest() {
+        for weight in [0, 1, -1, 127, 128, -128, -129, 1 << 22, -(1 << 22), 0x7F_7F7F, -0x80_8080, 5_000_000]
+        {
+            let ([d0, d1, d2], rest) = digits(weight);
+            let value = i32::from(d0) + (i32::from(d1) << 8) + (i32::from(d2) << 16);
+            assert_eq!((value, rest), (weight, 0));
+        }
+        assert_ne!(digits(0x80_0000).1, 0);
+        assert_ne!(digits(-0x80_8081).1, 0);
+    }
+}
