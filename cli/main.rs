@@ -27,7 +27,12 @@ mod validate;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+/// Batches of pixels are megabytes that come and go; this allocator hands the same pages out again.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// From an image-text data set to token shards, pixels and a trained vision-language model.
 ///

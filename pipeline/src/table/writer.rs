@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Bytes after which what was written is sent to the disk, so that little of it waits in memory.
 const SYNC_EVERY: u64 = 64 << 20;
 
+/// Bytes written and then hashed while the CPU still holds them.
+const AT_ONCE: usize = 256 << 10;
+
 /// The rows of one batch after a stage.
 pub struct Output {
     /// The columns of the stage and `reject`.
@@ -184,7 +187,7 @@ struct Hashing {
 
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.file.write(&bytes[..bytes.len().min(AT_ONCE)])?;
         self.hasher.update(&bytes[..written]);
         self.bytes += written as u64;
         if self.bytes - self.synced >= SYNC_EVERY {
