@@ -67,7 +67,7 @@ fn open_and_read(params: Value) {
     let read: Read = serde_json::from_value(params).expect("parameters");
     let Ok(source) = read.open(&Context) else { return };
     let wide = rows(source.as_ref(), &["id", "images", "messages", "language", "source"]);
-    for columns in [["messages"].as_slice(), &["images"], &["id"]] {
+    for columns in [["messages"].as_slice(), &["messages", "n_images"], &["n_images"], &["images"], &["id"]] {
         assert_eq!(rows(source.as_ref(), columns), wide, "{columns:?}");
     }
 }
