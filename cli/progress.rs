@@ -38,6 +38,8 @@ struct Counts {
     /// Rows written, and rows of the partitions begun, as far as they are known.
     rows: u64,
     rows_begun: u64,
+    /// Rows of the partitions made; a gather stage tells no others.
+    rows_made: u64,
     rejected: u64,
     /// How far a job is, and what it says.
     job: Option<(f64, String)>,
@@ -114,8 +116,9 @@ impl Observer for Progress {
             Event::Finished { stage, reused: true, .. } => {
                 self.with(*stage, |counts| counts.to_make = counts.to_make.saturating_sub(1));
             }
-            Event::Finished { stage, rejected, .. } => self.with(*stage, |counts| {
+            Event::Finished { stage, rows, rejected, .. } => self.with(*stage, |counts| {
                 counts.made += 1;
+                counts.rows_made += rows;
                 counts.rejected += rejected;
             }),
             Event::Progress { stage, done, text } => {
@@ -165,11 +168,14 @@ impl Counts {
             0 => String::new(),
             n => format!(", {} rejected", thousands(n)),
         };
-        let rows = thousands(self.rows);
         if self.is_done() {
-            let rows = if self.rows == 0 { String::new() } else { format!(", {rows} rows{rejected}") };
+            let rows = match self.rows.max(self.rows_made) {
+                0 => String::new(),
+                rows => format!(", {} rows{rejected}", thousands(rows)),
+            };
             return format!("{}: done{rows} in {}", self.name, duration(seconds));
         }
+        let rows = thousands(self.rows);
         if let Some((done, text)) = &self.job {
             return format!("{}: {:.0}% {text}", self.name, done * 100.0);
         }
@@ -252,6 +258,13 @@ mod tests {
     fn the_last_line_tells_rejects_and_time() {
         let done = Counts { begun: 4, made: 4, rows: 16_384, rejected: 12, ..counts() };
         assert_eq!(done.line(Duration::from_secs(80)), "chat: done, 16,384 rows, 12 rejected in 1 min 20 s");
+    }
+
+    #[test]
+    fn a_stage_that_gathers_tells_its_rows_at_the_end() {
+        let shards = Counts { name: "shards".to_owned(), to_make: 1, begun: 1, ..Counts::default() };
+        let done = Counts { made: 1, rows_made: 320, ..shards };
+        assert_eq!(done.line(Duration::from_secs(2)), "shards: done, 320 rows in 2.0 s");
     }
 
     #[test]

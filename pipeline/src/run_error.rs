@@ -92,7 +92,7 @@ fn place(partition: Option<&str>) -> String {
 
 /// The advice of the stage; a full disk gets its own.
 fn advice(cause: &StageError) -> Option<String> {
-    if is_full_disk(cause) {
+    if cause.advice().is_none() && is_full_disk(cause) {
         let text = "Free some space (`llavm gc MANIFEST` drops outputs no manifest uses), then run the same command again: \
                     finished partitions are kept.";
         return Some(text.to_owned());

@@ -6,6 +6,7 @@
 //! | `incremental.rs` | a change reruns what hangs on it, and nothing else; `explain` says why |
 //! | `determinism.rs` | any number of threads writes the same bytes |
 //! | `crash.rs` | killed anywhere, run again: as if never killed; damage is found and mended; full disks; many processes |
+//! | `filter.rs` | what a filter leaves out is counted, and no reason to stop |
 //! | `rows.rs` | every broken row is a reject with the reason `data/broken/README.md` states; counts add up |
 //! | `train.rs` | a training ends with the same bytes however it went: threads, interruptions, rows that come late |
 //! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
@@ -14,6 +15,7 @@
 
 mod crash;
 mod determinism;
+mod filter;
 mod incremental;
 mod project;
 mod rows;

@@ -60,21 +60,47 @@ pub(crate) fn collect(store: &Store, dry_run: bool) -> Result<Collected, StageEr
     Ok(found)
 }
 
+/// Bytes that no manifest refers to, nor `known`: stage, key and digest of outputs. Runs may go on meanwhile.
+pub(crate) fn unused<'a>(
+    store: &Store,
+    known: impl Iterator<Item = (&'a str, String, String)>,
+) -> Result<u64, StageError> {
+    let mut kept = referred(store)?;
+    known.for_each(|(stage, key, digest)| kept.extend(paths(store, stage, &key, &digest)));
+    let mut bytes = 0;
+    for top in ["tables", "jobs"] {
+        for stage in files::entries(&store.folder(top))? {
+            for entry in files::entries(&stage.path())? {
+                let path = entry.path();
+                bytes += if kept.contains(&path) { 0 } else { size(&path)? };
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// Every file and folder that the manifests of the store stand for.
 fn referred(store: &Store) -> Result<BTreeSet<PathBuf>, StageError> {
     let mut kept = BTreeSet::new();
     for index in store.indexes()? {
         for (stage, known) in &index.stages {
             for output in known.outputs.iter().chain(&known.first_pass).flatten() {
-                kept.insert(store.table_record(stage, &output.key));
-                kept.insert(store.root().join(Store::table_file(stage, &output.digest)));
-                kept.insert(store.job_record(stage, &output.key));
-                kept.insert(store.root().join(Store::job_folder(stage, &output.key)));
+                kept.extend(paths(store, stage, &output.key, &output.digest));
             }
             kept.extend(known.promise.iter().map(|promise| store.partial_folder(stage, promise)));
         }
     }
     Ok(kept)
+}
+
+/// Where an output of a stage and its record lie, table or folder.
+fn paths(store: &Store, stage: &str, key: &str, digest: &str) -> [PathBuf; 4] {
+    [
+        store.table_record(stage, key),
+        store.root().join(Store::table_file(stage, digest)),
+        store.job_record(stage, key),
+        store.root().join(Store::job_folder(stage, key)),
+    ]
 }
 
 fn size(path: &Path) -> Result<u64, StageError> {

@@ -71,7 +71,10 @@ impl Runner<'_> {
         match halt {
             // Whatever fails once the run is stopping only fails because it is.
             _ if self.board.stopping() => {}
-            Halt::Failed(cause) => self.fail(id, self.session.failed(task.node, Some(task.index), cause)),
+            Halt::Failed(cause) => {
+                let cause = self.advise_on_room(cause);
+                self.fail(id, self.session.failed(task.node, Some(task.index), cause));
+            }
             Halt::OverBudget(exceeded) => self.fail(id, self.over_budget(exceeded)),
             Halt::Stopped => {}
         }

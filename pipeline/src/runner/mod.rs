@@ -19,6 +19,7 @@ mod lane;
 mod map;
 mod permits;
 pub mod report;
+mod room;
 mod sweep;
 
 use crate::engine::{Finished, Options};

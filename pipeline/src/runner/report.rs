@@ -139,7 +139,7 @@ impl Runner<'_> {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner).get(&id).is_some_and(test)
     }
 
-    fn record(&self, id: TaskId) -> Result<Option<crate::store::record::TableRecord>, StageError> {
+    pub(super) fn record(&self, id: TaskId) -> Result<Option<crate::store::record::TableRecord>, StageError> {
         let task = &self.tasks.all[id];
         let Some(parts) = self.parts().of(task)? else { return Ok(None) };
         self.session.store.find_table(self.session.name(task.node), &parts.key())
