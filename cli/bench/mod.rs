@@ -1,6 +1,7 @@
-//! `llavm bench`: how fast this machine trains and answers.
+//! `llavm bench`: how fast this machine prepares data, trains and answers.
 
 mod generate;
+mod preprocess;
 mod train;
 
 use crate::failure::{Failure, Outcome};
@@ -10,9 +11,10 @@ use llavm_model::config::Dtype;
 use llavm_model::device::{Device, DeviceName};
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 
-/// Time training or answering on random weights
+/// Time preprocessing, training or answering
 ///
-/// No data and no download: a model of the chosen size is made up. Ends in a line with samples/s or tokens/s.
+/// No data and no download: rows, or a model of the chosen size with random weights, are made up. Ends in a line with rows/s,
+/// samples/s or tokens/s.
 #[derive(clap::Args)]
 #[command(after_help = "Example: llavm bench train --size small --stage align --batch 4")]
 pub struct Args {
@@ -22,12 +24,14 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Preprocess(preprocess::Args),
     Train(train::Args),
     Generate(generate::Args),
 }
 
 pub fn run(args: &Args) -> Outcome {
     match &args.what {
+        What::Preprocess(args) => preprocess::run(args),
         What::Train(args) => train::run(args),
         What::Generate(args) => generate::run(args),
     }
