@@ -58,11 +58,10 @@ impl Counts {
         }
         let key = format!("read/counts/{VERSION}/{}/{name}", file.to_hex());
         let mut compute = || {
-            let source = Arc::new(File::open(path).map_err(|cause| StageError::io(path, cause))?);
             let counts = told
                 .par_iter()
                 .enumerate()
-                .map(|(group, told)| told.clone().or_else(|| by_levels(&source, metadata, group, layout)));
+                .map(|(group, told)| told.clone().or_else(|| by_levels(path, metadata, group, layout)));
             Ok(Self(counts.collect()).encode())
         };
         let remembered = context.remembered(&key, &mut compute)?;
@@ -134,12 +133,7 @@ fn nulls(chunk: &ColumnChunkMetaData) -> Option<i64> {
 }
 
 /// The counts of a row group from the levels of its columns.
-fn by_levels(
-    file: &Arc<File>,
-    metadata: &ParquetMetaData,
-    group: usize,
-    layout: &Layout,
-) -> Option<Vec<Run>> {
+fn by_levels(file: &Path, metadata: &ParquetMetaData, group: usize, layout: &Layout) -> Option<Vec<Run>> {
     let chunks = metadata.row_group(group).columns();
     let max_level = |leaf: usize| chunks.get(leaf).map(|chunk| chunk.column_descr().max_def_level());
     let read = |leaf: usize, level: i16| levels(file, metadata, group, leaf, level).ok();
@@ -174,9 +168,10 @@ impl Levels {
     }
 }
 
-/// Reads the levels of one column chunk; its values are passed over.
+/// Reads the levels of one column chunk; its values are passed over. Opens the file anew: copies of a handle share the place
+/// they read at, so threads need one each.
 fn levels(
-    file: &Arc<File>,
+    path: &Path,
     metadata: &ParquetMetaData,
     group: usize,
     leaf: usize,
@@ -186,7 +181,8 @@ fn levels(
         let index = metadata.page_index_for_row_group(group);
         let properties = Arc::new(ReaderProperties::builder().build());
         let row_group = metadata.row_group(group);
-        let reader = SerializedRowGroupReader::new(Arc::clone(file), row_group, index, properties)?;
+        let file = Arc::new(File::open(path)?);
+        let reader = SerializedRowGroupReader::new(file, row_group, index, properties)?;
         let ColumnReader::ByteArrayColumnReader(mut column) = reader.get_column_reader(leaf)? else {
             return Err(ParquetError::General("neither text nor bytes".to_owned()));
         };
