@@ -102,6 +102,8 @@ fn every_command_has_a_help_with_an_example() {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
+        // A line that goes on with the text of the one before stands further in.
+        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
@@ -356,9 +358,10 @@ fn a_dry_run_tells_the_plan_and_makes_nothing() {
 
     nothing was run (--dry-run)
     ");
-    // The digests of the raw files are remembered, for the run that will probably follow.
+    // Digests of the raw files and counts of their rows are remembered, for the run that will probably follow.
     let made = files(&folder.path().join(".llavm"));
-    let allowed = |path: &PathBuf| path.ends_with("lock") || path.ends_with("digests/files.log");
+    let allowed =
+        |path: &PathBuf| path.ends_with("lock") || path.starts_with(folder.path().join(".llavm/digests"));
     assert!(made.iter().all(allowed), "{made:?}");
 }
 
@@ -457,7 +460,7 @@ fn a_data_report_of_shards_shows_the_rejects_of_every_stage() {
     llavm(folder.path(), &["run", "m.toml"]);
     let call = llavm(folder.path(), &["data-report", "m.toml", "shards", "-o", "r.html"]);
     assert_eq!(call.status, 0, "{}", call.stderr);
-    let page = std::fs::read_to_string(folder.path().join("r.html")).unwrap();
+    let page = std::fs::read_to_string(folder.path().join("r.html")).unwrap().replace("&#x2f;", "/");
     for part in ["decode-resize/undecodable", "Tokens trained on", "data:image/jpeg;base64,", "Samples"] {
         assert!(page.contains(part), "{part}");
     }

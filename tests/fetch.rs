@@ -84,7 +84,13 @@ fn a_run_names_the_fetch_that_makes_it_work() {
     let words: Vec<String> = command.split(' ').skip(1).map(|word| word.replace('"', "")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let fetched = llavm(home.path(), &words, &[("HF_ENDPOINT", &hub.address)]);
-    assert_snapshot!(shown(&fetched, home.path()), @"");
+    assert_snapshot!(shown(&fetched, home.path()), @"
+    HOME/hf/hub/models--Qwen--Qwen3-0.6B/snapshots/0123456789abcdef0123456789abcdef01234567
+    ---
+    hub:Qwen/Qwen3-0.6B: no file matches `*.jinja`
+    hub:Qwen/Qwen3-0.6B: 2 files, 10.9 MiB to download
+    hub:Qwen/Qwen3-0.6B: 2 files, 10.9 MiB: 10.9 MiB downloaded in N s
+    ");
     let after = run();
     assert_eq!(after.status.code(), Some(0), "{}", String::from_utf8_lossy(&after.stderr));
     assert!(hub.asked("config.json").iter().all(|request| request.path.contains("tokenizer_config")));
@@ -97,10 +103,23 @@ fn a_dry_run_lists_and_downloads_nothing() {
     let args = ["fetch", "hub:Qwen/Qwen3-0.6B", "--include", "*.json", "--exclude", "config.json"];
     llavm(home.path(), &["fetch", "hub:Qwen/Qwen3-0.6B", "--include", "tokenizer_*"], &endpoint);
     let listed = llavm(home.path(), &[args.as_slice(), &["--dry-run"]].concat(), &endpoint);
-    assert_snapshot!(shown(&listed, home.path()), @"");
+    assert_snapshot!(shown(&listed, home.path()), @"
+    hub:Qwen/Qwen3-0.6B at 0123456789abcdef0123456789abcdef01234567
+
+    file                       size  here
+    tokenizer.json         10.9 MiB
+    tokenizer_config.json   9.4 KiB  all
+
+    2 files, 10.9 MiB; 10.9 MiB to download (--dry-run)
+    ---
+    ");
     assert!(hub.asked("/cdn/").is_empty());
     llavm(home.path(), &args, &endpoint);
-    assert_snapshot!(shown(&llavm(home.path(), &args, &endpoint), home.path()), @"");
+    assert_snapshot!(shown(&llavm(home.path(), &args, &endpoint), home.path()), @"
+    HOME/hf/hub/models--Qwen--Qwen3-0.6B/snapshots/0123456789abcdef0123456789abcdef01234567
+    ---
+    hub:Qwen/Qwen3-0.6B: 2 files, 10.9 MiB: nothing to download
+    ");
     assert_eq!(hub.asked("/cdn/").len(), 1);
 }
 

@@ -15,7 +15,6 @@
 //! | `seed` | gather stages, jobs, and stages that say they use it |
 //! | the order of partitions, weights or names of the tables of a gather stage | that gather stage |
 //! | a path, a modification time, the name of a file, the order of sections in the manifest | nothing (shards keep the ids they were made with) |
-//! | an ephemeral file of a job's folder | nothing |
 //! | the number of threads, a reject budget, the name of the manifest | nothing |
 //! | the name of a stage | that stage, once: its outputs lie under its name |
 //!

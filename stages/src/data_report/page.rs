@@ -118,7 +118,10 @@ pub fn render(report: &Report) -> Result<String, StageError> {
     // The name's ending makes the template escape what it puts in.
     environment.add_template("page.html", TEMPLATE).map_err(wrong)?;
     let template = environment.get_template("page.html").map_err(wrong)?;
-    template.render(context! { report => Value::from(Serde(report)), style => STYLE }).map_err(wrong)
+    let page =
+        template.render(context! { report => Value::from(Serde(report)), style => STYLE }).map_err(wrong)?;
+    // A browser would take the page for a binary file.
+    Ok(page.replace('\0', "\u{fffd}"))
 }
 
 impl Tally {

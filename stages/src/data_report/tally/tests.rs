@@ -104,10 +104,23 @@ fn rows_are_counted_as_they_are() {
     assert_eq!(answers, [("2", "A cat.")]);
     let facts: Vec<String> =
         report.facts.iter().map(|fact| format!("{} {} {}", fact.name, fact.value, fact.remark)).collect();
-    insta::assert_snapshot!(facts.join("\n"), @"");
+    insta::assert_snapshot!(facts.join("\n"), @"
+    rows 5 
+    usable rows 4 80.0%
+    rejected rows 1 20.0%
+    pictures 4 2 different
+    text-only rows 1 25.0%
+    questions 4 1.00 a row
+    tokens 28 7.0 a row
+    tokens trained on 20 71.4%
+    ");
     let shares: Vec<String> =
         report.shares[1].lines.iter().map(|line| format!("{} {}", line.name, line.percent)).collect();
-    insta::assert_snapshot!(shares.join("\n"), @"");
+    insta::assert_snapshot!(shares.join("\n"), @"
+    not told, too short to detect 60.0%
+    en 20.0%
+    zh 20.0%
+    ");
 }
 
 #[test]
