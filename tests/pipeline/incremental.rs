@@ -1,7 +1,13 @@
 //! A change reruns what hangs on it, and nothing else.
 
 use crate::project::{Project, Summary, ran};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const MANIFEST: &str = "manifests/cc3m-sample.toml";
@@ -140,6 +146,45 @@ fn another_picture_reruns_its_partition_of_pixels_and_no_text() {
     for text in ["captions-pads", "captions-tokens", "captions-labels", "talk-pixels", "talk-chat"] {
         assert_eq!(summary[text].ran, 0, "{text}");
     }
+}
+
+/// The first file of the sample alone, written anew with `change` applied to its columns `image`, `input` and `output`.
+fn rewrite(project: &Project, change: impl Fn(&mut [Vec<Vec<u8>>; 3])) {
+    let name = "data/cc3m/train-00000-of-00003.parquet";
+    let file = File::open(crate::project::repository().join(name)).unwrap();
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let mut cells: [Vec<Vec<u8>>; 3] = Default::default();
+    for batch in batches {
+        let batch = batch.unwrap();
+        for (cells, column) in cells.iter_mut().zip(["image", "input", "output"]) {
+            let column = cast(batch.column_by_name(column).unwrap(), &DataType::Binary).unwrap();
+            cells.extend(column.as_binary::<i32>().iter().map(|cell| cell.unwrap().to_vec()));
+        }
+    }
+    change(&mut cells);
+    let [images, inputs, outputs] =
+        cells.map(|cells| Arc::new(BinaryArray::from_iter_values(cells)) as ArrayRef);
+    let text = |bytes: &ArrayRef| cast(bytes, &DataType::Utf8).unwrap();
+    let columns = [("image", images), ("input", text(&inputs)), ("output", text(&outputs))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = File::create(project.path(name)).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn other_words_in_a_parquet_file_decode_no_picture_and_other_pictures_render_no_text() {
+    let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
+    rewrite(&project, |_| {});
+    project.run(&[MANIFEST]);
+    rewrite(&project, |[_, _, outputs]| outputs[0] = b"something else".to_vec());
+    assert_eq!(ran(&project.run(&[MANIFEST])), TEXT_STAGES);
+    rewrite(&project, |[images, _, outputs]| {
+        outputs[0] = b"something else".to_vec();
+        images.swap(0, 1);
+    });
+    assert_eq!(ran(&project.run(&[MANIFEST])), ["pixels", "shards"]);
 }
 
 #[test]
