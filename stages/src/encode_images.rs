@@ -103,7 +103,7 @@ impl Parameters for EncodeImages {
     }
 
     fn missing(&self) -> Vec<Missing> {
-        let found = hub::resolve_file(&self.clip, "config.json").map_err(|error| error.to_string());
+        let found = hub::resolve_file(&self.clip, "config.json", &[]).map_err(|error| error.to_string());
         let weights = |config: PathBuf| {
             let folder = config.parent().unwrap_or(&config).to_owned();
             tower_files(&folder).map(|_| ()).map_err(|error| error.to_string())

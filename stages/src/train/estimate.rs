@@ -116,7 +116,7 @@ mod tests {
         Qwen3Config::from_json(&config.to_string()).unwrap()
     }
 
-    fn stage(more: serde_json::Value) -> Train {
+    fn stage(more: &serde_json::Value) -> Train {
         let mut all = json!({ "qwen": "no/such", "clip": "no/such" });
         for (name, value) in more.as_object().unwrap() {
             all[name] = value.clone();
@@ -129,24 +129,24 @@ mod tests {
         // sum(p.numel() for p in model.parameters()) of Qwen3-0.6B and CLIP ViT-B/32's vision tower; LoRA r 8 on q, k, v, o.
         assert_eq!(language_parameters(&qwen()), 596_049_920);
         assert_eq!(vision_parameters(&ClipVisionConfig::default()), 87_456_000);
-        assert_eq!(stage(json!({ "trainable": ["lora"] })).lora_parameters(&qwen()), 2_293_760);
+        assert_eq!(stage(&json!({ "trainable": ["lora"] })).lora_parameters(&qwen()), 2_293_760);
     }
 
     #[test]
     fn the_references_first_stage_takes_seventeen_thousand_steps() {
-        let align = stage(json!({
+        let align = stage(&json!({
             "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "num_train_epochs": 1
         }));
         let rows = (595_375.0_f64 * 0.95).round() as u64;
         let estimate = align.expect(&Expected { groups: vec![(rows, 1.0)] });
         assert_eq!((estimate.steps, estimate.memory), (Some(17_676), None));
-        let tokens = stage(json!({ "max_tokens_per_batch": 1800, "num_train_epochs": 1 }));
+        let tokens = stage(&json!({ "max_tokens_per_batch": 1800, "num_train_epochs": 1 }));
         assert_eq!(tokens.expected_steps(2000), 100);
     }
 
     #[test]
     fn checkpointing_keeps_a_layers_input_instead_of_its_insides() {
-        let (plain, checkpointed) = (stage(json!({})), stage(json!({ "gradient_checkpointing": true })));
+        let (plain, checkpointed) = (stage(&json!({})), stage(&json!({ "gradient_checkpointing": true })));
         assert!(checkpointed.activations(&qwen()) * 8 < plain.activations(&qwen()));
         assert_eq!(plain.dtype, Dtype::F32);
     }
