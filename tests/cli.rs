@@ -177,7 +177,8 @@ size = "large"
      8 │
        ╰────
       help: Did you mean `columns`? Parameters of `read`: files, format, columns, conversation,
-            images, where, limit, prompts, header, partition_rows.
+            images, image_name, placeholder_images, explode, where, limit, prompts, language,
+            source, header, partition_rows.
 
       × `chat` is of the unknown kind `chat-templat`
         ╭─[m.toml:10:13]
@@ -187,8 +188,9 @@ size = "large"
         ·                    ╰── no such kind
      11 │ from      = "rows"
         ╰────
-      help: Did you mean `chat-template`? Kinds: read, filter, decode-resize, encode-images,
-            chat-template, image-pads, tokenize, shift-labels, shard, train, evaluate, export.
+      help: Did you mean `chat-template`? Kinds: read, filter, quality, clean-text,
+            decode-resize, encode-images, chat-template, image-pads, tokenize, shift-labels,
+            shard, train, evaluate, export.
 
       × `pixels` reads the unknown stage `rws`
         ╭─[m.toml:15:8]
@@ -302,19 +304,21 @@ fn a_graph_as_text_mermaid_and_dot() {
 #[test]
 fn kinds_are_listed_with_their_parameters() {
     let all = llavm(root(), &["kinds"]).stdout;
-    for kind in ["read", "decode-resize", "chat-template", "image-pads", "tokenize", "shift-labels", "shard"]
-    {
+    let names = "read quality clean-text decode-resize chat-template image-pads tokenize shift-labels shard";
+    for kind in names.split(' ') {
         assert!(all.lines().any(|line| line.split_whitespace().next() == Some(kind)), "{all}");
     }
     assert_snapshot!(llavm(root(), &["kinds", "tokenize"]).stdout, @r#"
     tokenize (map): turn the rendered conversation into token ids
     Reads `from`: one table, or tables that line up. Gives a table.
 
-    parameter        default
-    tokenizer        (must be given)
-    max_tokens       2048
-    overlong         "reject"
-    special_in_text  "reject"
+    parameter          default
+    tokenizer          (must be given)
+    max_tokens         2048
+    overlong           "reject"
+    min_answer_tokens  (none)
+    max_answer_tokens  (none)
+    special_in_text    "reject"
     "#);
     let call = llavm(root(), &["kinds", "tokenise"]);
     assert_eq!(call.status, 2);

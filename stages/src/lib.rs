@@ -2,6 +2,7 @@
 
 pub mod arrays;
 pub mod chat_template;
+pub mod clean_text;
 pub mod data_report;
 pub mod decode_resize;
 pub mod encode_images;
@@ -9,7 +10,9 @@ pub mod evaluate;
 pub mod export;
 pub mod filter;
 pub mod image_pads;
+pub mod language;
 pub mod metrics;
+pub mod quality;
 pub mod read;
 pub mod row;
 pub mod segments;
@@ -27,6 +30,8 @@ pub fn registry() -> Registry {
     Registry::default()
         .source::<read::Read>()
         .map::<filter::Filter>()
+        .map::<quality::Quality>()
+        .map::<clean_text::CleanText>()
         .map::<decode_resize::DecodeResize>()
         .map::<encode_images::EncodeImages>()
         .map::<chat_template::ChatTemplate>()

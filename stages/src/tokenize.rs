@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `special-token` | a special token is typed in a message: it would end a turn, or stand for a picture |
 //! | `too-long` | more than `max_tokens` tokens |
+//! | `answer-too-short`, `answer-too-long` | fewer trained tokens than `min_answer_tokens`, or more than `max_answer_tokens` |
 //! | `truncated-image` | `overlong = "truncate"` would cut off the pads of a picture |
 //! | `pad-count` | other pads than those of the pictures (only with `special_in_text = "allow"`) |
 //! | `unencodable` | the tokenizer refuses the text |
@@ -41,6 +42,12 @@ pub struct Tokenize {
     /// What to do with a longer row. Default `reject`.
     #[serde(default)]
     pub overlong: Overlong,
+    /// Fewest tokens that are trained on, the end of the turn included. Default: any.
+    #[serde(default)]
+    pub min_answer_tokens: Option<usize>,
+    /// Most tokens that are trained on. Default: as many as `max_tokens` lets through.
+    #[serde(default)]
+    pub max_answer_tokens: Option<usize>,
     /// What to do with a message in which a special token is typed. Default `reject`.
     #[serde(default)]
     pub special_in_text: SpecialInText,
@@ -74,7 +81,8 @@ impl StageKind for Tokenize {
     const KIND: &'static str = "tokenize";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "turn the rendered conversation into token ids";
-    const PARAMS: &'static [&'static str] = &["tokenizer", "max_tokens", "overlong", "special_in_text"];
+    const PARAMS: &'static [&'static str] =
+        &["tokenizer", "max_tokens", "overlong", "min_answer_tokens", "max_answer_tokens", "special_in_text"];
 }
 
 impl Parameters for Tokenize {
@@ -85,7 +93,11 @@ impl Parameters for Tokenize {
 
     fn check(&self) -> Vec<(&'static str, String)> {
         let too_few = (self.max_tokens < 2).then(|| ("max_tokens", "must be at least 2".to_owned()));
-        too_few.into_iter().collect()
+        let min = self.min_answer_tokens.filter(|min| self.max_answer_tokens.is_some_and(|max| max < *min));
+        let none = min.map(|min| {
+            ("max_answer_tokens", format!("is below min_answer_tokens = {min}: no row would pass"))
+        });
+        too_few.into_iter().chain(none).collect()
     }
 
     fn resources(&self) -> Result<Vec<Resource>, StageError> {
@@ -200,7 +212,22 @@ impl Encoder {
         }
         self.encode(work, train)?;
         check_pads(work)?;
+        self.limit_answer(work)?;
         self.limit(work)
+    }
+
+    /// Judged before a row is truncated.
+    fn limit_answer(&self, work: &Work) -> Result<(), Failure> {
+        let trained = work.train.iter().filter(|train| **train).count();
+        if let Some(min) = self.stage.min_answer_tokens.filter(|min| trained < *min) {
+            let detail = format!("{trained} tokens to train on, under min_answer_tokens = {min}");
+            return Err(Failure::Row("answer-too-short", detail));
+        }
+        if let Some(max) = self.stage.max_answer_tokens.filter(|max| trained > *max) {
+            let detail = format!("{trained} tokens to train on, over max_answer_tokens = {max}");
+            return Err(Failure::Row("answer-too-long", detail));
+        }
+        Ok(())
     }
 
     /// Encodes the text gathered so far.

@@ -209,6 +209,19 @@ fn a_long_row_is_rejected_or_cut_but_never_within_a_picture() {
     assert_eq!(cut.then::<ShiftLabels>(json!({})).code(0), Some("shift-labels/nothing-to-train"));
 }
 
+#[test]
+fn answers_are_measured_in_tokens() {
+    // "An answer.", the end of the turn and the line break behind it.
+    let trained = 5;
+    let code = |params| tokenized("What is shown?", 1, params).code(0).map(str::to_owned);
+    let fits = json!({ "min_answer_tokens": trained, "max_answer_tokens": trained });
+    assert_eq!(code(fits), None);
+    let short = code(json!({ "min_answer_tokens": trained + 1 }));
+    assert_eq!(short.as_deref(), Some("tokenize/answer-too-short"));
+    let long = code(json!({ "max_answer_tokens": trained - 1 }));
+    assert_eq!(long.as_deref(), Some("tokenize/answer-too-long"));
+}
+
 /// Anything a data set may hold, with what could be taken for something else.
 fn text() -> impl Strategy<Value = String> {
     let pieces = prop_oneof![

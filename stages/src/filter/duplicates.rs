@@ -7,7 +7,7 @@
 //! collisions.
 
 use super::fingerprint::HASH_BYTES;
-use super::{By, Dedup, FINGERPRINT, batch};
+use super::{By, Dedup, FINGERPRINT, batch_of};
 use crate::arrays::column;
 use arrow::array::{BinaryArray, RecordBatch};
 use llavm_pipeline::stage::Sweep;
@@ -116,6 +116,6 @@ impl Sweep for Duplicates {
             }
             self.row += 1;
         }
-        batch(None, rows.num_rows())
+        batch_of(None, rows.num_rows())
     }
 }

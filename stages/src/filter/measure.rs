@@ -153,9 +153,12 @@ pub fn conversations<T>(
     Ok((0..lists.len()).map(row).collect())
 }
 
-/// Width and height of the first picture, from its header.
+/// Width and height of the first picture.
 pub fn first_size(pictures: &[&[u8]]) -> Option<(i64, i64)> {
-    let reader = ImageReader::new(Cursor::new(pictures.first()?)).with_guessed_format().ok()?;
-    let (width, height) = reader.into_dimensions().ok()?;
-    Some((width.into(), height.into()))
+    size(pictures.first()?).map(|(width, height)| (width.into(), height.into()))
+}
+
+/// Width and height of a picture, from its header.
+pub fn size(picture: &[u8]) -> Option<(u32, u32)> {
+    ImageReader::new(Cursor::new(picture)).with_guessed_format().ok()?.into_dimensions().ok()
 }

@@ -15,12 +15,12 @@
 
 mod duplicates;
 mod fingerprint;
-pub mod measure;
+pub(crate) mod measure;
 
 use crate::row::{images_type, messages_type};
 use crate::sql::{Predicate, Scalars};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use duplicates::Duplicates;
 use fingerprint::Fingerprints;
 use llavm_pipeline::manifest::did_you_mean;
@@ -177,7 +177,7 @@ impl MapStage for Filter {
             }
             let column =
                 fingerprints.as_ref().map(|fingerprints| fingerprints.column(rows, rejects)).transpose()?;
-            batch(column, rows.num_rows())
+            batch_of(column.map(|column| (FINGERPRINT, column)), rows.num_rows())
         }))
     }
 
@@ -191,13 +191,13 @@ impl MapStage for Filter {
     }
 }
 
-/// A batch of `rows` rows with the fingerprints, if any.
-fn batch(fingerprints: Option<ArrayRef>, rows: usize) -> Result<RecordBatch, StageError> {
-    let field =
-        |column: &ArrayRef| arrow::datatypes::Field::new(FINGERPRINT, column.data_type().clone(), true);
-    let schema = Schema::new(fingerprints.iter().map(field).collect::<Vec<_>>());
+/// A batch of `rows` rows with one column or none.
+pub(crate) fn batch_of(column: Option<(&str, ArrayRef)>, rows: usize) -> Result<RecordBatch, StageError> {
+    let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
+    let schema = Schema::new(column.iter().map(field).collect::<Vec<_>>());
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(Arc::new(schema), fingerprints.into_iter().collect(), &options)?)
+    let columns = column.into_iter().map(|(_, column)| column).collect();
+    Ok(RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?)
 }
 
 /// `where`, ready.
@@ -227,4 +227,4 @@ impl Condition {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

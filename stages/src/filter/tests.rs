@@ -46,7 +46,7 @@ fn stage(params: serde_json::Value) -> Filter {
 }
 
 /// Pictures and one question and answer per row, with the columns in `columns`.
-fn rows(rows: &[(Vec<&[u8]>, &str, &str)], columns: &[&str]) -> RecordBatch {
+pub fn rows(rows: &[(Vec<&[u8]>, &str, &str)], columns: &[&str]) -> RecordBatch {
     let mut images = ListBuilder::new(BinaryBuilder::new());
     let (mut roles, mut contents) = (Vec::new(), Vec::new());
     for (pictures, prompt, answer) in rows {
@@ -69,7 +69,11 @@ fn rows(rows: &[(Vec<&[u8]>, &str, &str)], columns: &[&str]) -> RecordBatch {
 
 /// `code: detail` per row, or nothing, after both passes.
 fn verdicts(params: serde_json::Value, batches: &[RecordBatch]) -> Vec<Option<String>> {
-    let stage = stage(params);
+    verdicts_of(&stage(params), batches)
+}
+
+/// The same of any stage that leaves rows out.
+pub fn verdicts_of(stage: &impl MapStage, batches: &[RecordBatch]) -> Vec<Option<String>> {
     assert_eq!(stage.check(), []);
     let apply = stage.open(&NoFiles).unwrap();
     let mut sweep = stage.sweep();
@@ -96,7 +100,7 @@ fn photo(name: &str) -> RgbImage {
     image::open(path).unwrap().to_rgb8()
 }
 
-fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
+pub fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()

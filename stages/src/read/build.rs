@@ -4,8 +4,11 @@
 
 use super::columns::{Conversation, Mapping};
 use super::conversation::{Message, checked, from_prompt_answer, messages, prompt_and_completion, text_cell};
-use super::image_cell::{Picture, pictures};
+use super::image_cell::Picture;
+use super::image_column::ImageColumn;
 use super::image_files::ImageFiles;
+use super::language_of::{LanguageOf, of_answers};
+use super::prompts::draw;
 use super::raw::reject;
 use super::value::Value;
 use crate::row::{images_type, message_fields, messages_type};
@@ -26,54 +29,98 @@ const MAX_BATCH_BYTES: usize = 1 << 30;
 /// How a raw row becomes an output row.
 pub struct RowRules {
     pub mapping: Mapping,
+    pub image: Option<ImageColumn>,
     pub images: ImageFiles,
     /// Drawn from where a row has no prompt.
     pub prompts: Vec<String>,
     pub seed: u64,
+    /// Column of whose items each is a row.
+    pub explode: Option<String>,
+    /// What is said of rows whose columns do not say it.
+    pub language: Option<LanguageOf>,
+    pub source: Option<String>,
+}
+
+/// Where a row comes from.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub file: &'a str,
+    pub row: u64,
+    /// Which of the rows that the raw row becomes.
+    pub item: Option<usize>,
+}
+
+impl Place<'_> {
+    /// The row's name: its own, or the file's with the row's number; rows of one raw row are counted behind it.
+    fn id(&self, own: Option<Cow<'_, str>>) -> String {
+        let name = own.map_or_else(|| format!("{}#{}", self.file, self.row), Cow::into_owned);
+        self.item.map_or_else(|| name.clone(), |item| format!("{name}#{item}"))
+    }
 }
 
 impl RowRules {
-    fn turns<'a>(&'a self, row: &'a Value<'_>, row_in_file: u64) -> Result<Vec<Message<'a>>, Reject> {
+    fn turns<'a>(&'a self, row: &'a Value<'_>, place: Place<'_>) -> Result<Vec<Message<'a>>, Reject> {
         let cell = |index: usize| {
             self.mapping.texts.get(index).and_then(Option::as_deref).and_then(|name| row.get(name))
         };
         let turns = match self.mapping.conversation {
-            Conversation::PromptAnswer => from_prompt_answer(self.prompt(cell(0), row_in_file)?, cell(1))?,
+            Conversation::PromptAnswer => from_prompt_answer(self.prompt(cell(0), place)?, cell(1))?,
             Conversation::Messages | Conversation::Llava => messages(cell(0))?,
             Conversation::PromptCompletion => prompt_and_completion(cell(0), cell(1))?,
         };
-        checked(turns, self.mapping.image.is_some())
+        checked(turns, self.image.is_some())
     }
 
-    /// The row's prompt, or one of `prompts` where it has none: which one depends on the seed and the row alone.
-    fn prompt<'a>(&'a self, cell: Option<&'a Value<'_>>, row_in_file: u64) -> Result<Cow<'a, str>, Reject> {
-        match text_cell("prompt", cell)? {
-            Some(prompt) if self.prompts.is_empty() || !prompt.trim().is_empty() => Ok(prompt),
-            _ if !self.prompts.is_empty() => {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&self.seed.to_le_bytes()).update(&row_in_file.to_le_bytes());
-                let mut drawn = [0; 8];
-                hasher.finalize_xof().fill(&mut drawn);
-                let index = u64::from_le_bytes(drawn) % self.prompts.len() as u64;
-                Ok(Cow::Borrowed(&self.prompts[index as usize]))
-            }
-            _ => Err(reject("no-prompt", "the prompt is null")),
-        }
+    /// The row's prompt, or one of `prompts` where it has none.
+    fn prompt<'a>(&'a self, cell: Option<&'a Value<'_>>, place: Place<'_>) -> Result<Cow<'a, str>, Reject> {
+        let own = text_cell("prompt", cell)?;
+        let own = own.filter(|prompt| self.prompts.is_empty() || !prompt.trim().is_empty());
+        let drawn = || draw(&self.prompts, self.seed, place.row, place.item.unwrap_or(0)).map(Cow::Borrowed);
+        own.or_else(drawn).ok_or_else(|| reject("no-prompt", "the prompt is null"))
     }
 
     fn pictures<'a>(&self, row: &'a Value<'_>) -> Result<Vec<Cow<'a, [u8]>>, Reject> {
-        let cell = self.mapping.image.as_deref().and_then(|name| row.get(name));
+        let Some(image) = &self.image else { return Ok(Vec::new()) };
         let load = |picture| match picture {
             Picture::Bytes(bytes) => Ok(bytes),
             Picture::Path(path) => self.images.load(&path).map(Cow::Owned),
         };
-        pictures(cell.unwrap_or(&Value::Null))?.into_iter().map(load).collect()
+        image.pictures(row)?.into_iter().map(load).collect()
     }
 
     /// How many pictures [`RowRules::pictures`] gives, without loading any from a file.
     fn n_images(&self, row: &Value<'_>) -> Result<u32, Reject> {
-        let cell = self.mapping.image.as_deref().and_then(|name| row.get(name));
-        Ok(pictures(cell.unwrap_or(&Value::Null))?.len() as u32)
+        self.image.as_ref().map_or(Ok(0), |image| Ok(image.pictures(row)?.len() as u32))
+    }
+
+    /// What the row says of its language; otherwise what the manifest says.
+    fn language<'a>(
+        &'a self,
+        own: Option<Cow<'a, str>>,
+        row: &Value<'_>,
+        place: Place<'_>,
+    ) -> Result<Option<Cow<'a, str>>, Reject> {
+        Ok(match (&self.language, own) {
+            (_, Some(own)) => Some(own),
+            (None, None) => None,
+            (Some(LanguageOf::Stated(code)), None) => Some(Cow::Borrowed(code.as_str())),
+            (Some(LanguageOf::Detect), None) => of_answers(&self.turns(row, place)?).map(Cow::Borrowed),
+        })
+    }
+
+    /// The raw columns that the named output columns are made of.
+    pub fn needed(&self, output: &[&str]) -> Vec<String> {
+        if self.explode.is_some() {
+            // A raw row that cannot be read is one row. Whatever is asked for, the same rows must be the ones.
+            let mut all = self.mapping.needed(&["images", "messages", "id", "language", "source"]);
+            all.extend(self.explode.clone());
+            return all;
+        }
+        let mut needed = self.mapping.needed(output);
+        if self.language == Some(LanguageOf::Detect) && output.contains(&"language") {
+            needed.extend(self.mapping.needed(&["messages"]));
+        }
+        needed
     }
 }
 
@@ -125,28 +172,33 @@ impl<'a> BatchBuilder<'a> {
         Ok(Self { rules, columns, rejects: StringBuilder::new(), rows: 0, image_bytes: 0 })
     }
 
+    /// The column of whose items each is a row.
+    pub fn exploded(&self) -> Option<&'a str> {
+        self.rules.explode.as_deref()
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Adds a row; `default_id` names it where the data do not.
-    pub fn append(&mut self, row: Result<&Value<'_>, &Reject>, row_in_file: u64, default_id: &str) {
-        let cells = row.map_err(Clone::clone).and_then(|row| self.cells(row, row_in_file));
+    /// Adds a row.
+    pub fn append(&mut self, row: Result<&Value<'_>, &Reject>, place: Place<'_>) {
+        let cells = row.map_err(Clone::clone).and_then(|row| self.cells(row, place));
         self.rows += 1;
         match cells {
             Ok(cells) => {
                 self.rejects.append_null();
-                self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.append(cell, default_id));
+                self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.append(cell, place));
             }
             Err(Reject { code, detail }) => {
                 self.rejects.append_value(format!("read/{code}: {detail}"));
                 let id = row.ok();
-                self.columns.iter_mut().for_each(|column| column.append_rejected(id, default_id));
+                self.columns.iter_mut().for_each(|column| column.append_rejected(id, place));
             }
         }
     }
 
-    fn cells<'r>(&mut self, row: &'r Value<'_>, row_in_file: u64) -> Result<Vec<Cell<'r>>, Reject>
+    fn cells<'r>(&mut self, row: &'r Value<'_>, place: Place<'_>) -> Result<Vec<Cell<'r>>, Reject>
     where
         'a: 'r,
     {
@@ -155,9 +207,16 @@ impl<'a> BatchBuilder<'a> {
         let mut bytes = 0;
         for column in &self.columns {
             cells.push(match column {
-                Column::Text { from, .. } => Cell::Text(text_of(from.as_deref(), row)),
+                Column::Text { name, from, .. } => {
+                    let own = text_of(from.as_deref(), row);
+                    Cell::Text(match *name {
+                        "language" => rules.language(own, row, place)?,
+                        "source" => own.or_else(|| rules.source.as_deref().map(Cow::Borrowed)),
+                        _ => own,
+                    })
+                }
                 Column::Count(_) => Cell::Count(rules.n_images(row)?),
-                Column::Messages(_) => Cell::Messages(rules.turns(row, row_in_file)?),
+                Column::Messages(_) => Cell::Messages(rules.turns(row, place)?),
                 Column::Images(_) => {
                     let pictures = rules.pictures(row)?;
                     bytes = pictures.iter().map(|picture| picture.len()).sum::<usize>();
@@ -195,30 +254,25 @@ fn text_of<'r>(name: Option<&str>, row: &'r Value<'_>) -> Option<Cow<'r, str>> {
 }
 
 impl Column {
-    fn append(&mut self, cell: Cell<'_>, default_id: &str) {
+    fn append(&mut self, cell: Cell<'_>, place: Place<'_>) {
         match (self, cell) {
-            (Self::Text { name, cells, .. }, Cell::Text(text)) => match text {
-                Some(text) => cells.append_value(text),
-                None if *name == "id" => cells.append_value(default_id),
-                None => cells.append_null(),
-            },
+            (Self::Text { name: "id", cells, .. }, Cell::Text(text)) => cells.append_value(place.id(text)),
+            (Self::Text { cells, .. }, Cell::Text(text)) => cells.append_option(text),
             (Self::Images(list), Cell::Images(pictures)) => {
                 pictures.iter().for_each(|picture| list.values().append_value(picture));
                 list.append(true);
             }
             (Self::Count(counts), Cell::Count(count)) => counts.append_value(count),
             (Self::Messages(messages), Cell::Messages(turns)) => messages.append(&turns),
-            (column, _) => column.append_rejected(None, default_id),
+            (column, _) => column.append_rejected(None, place),
         }
     }
 
     /// Null, but for the row's name, which a reject needs most.
-    fn append_rejected(&mut self, row: Option<&Value<'_>>, default_id: &str) {
+    fn append_rejected(&mut self, row: Option<&Value<'_>>, place: Place<'_>) {
         match self {
             Self::Text { name: "id", from, cells } => {
-                cells.append_value(
-                    row.and_then(|row| text_of(from.as_deref(), row)).unwrap_or(default_id.into()),
-                );
+                cells.append_value(place.id(row.and_then(|row| text_of(from.as_deref(), row))));
             }
             Self::Text { cells, .. } => cells.append_null(),
             Self::Images(list) => list.append(false),

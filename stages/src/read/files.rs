@@ -42,8 +42,8 @@ impl Format {
     }
 }
 
-/// `files`: one pattern or several.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `files`: one pattern or several (and `images`: one place or several).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patterns(pub Vec<String>);
 
 impl Patterns {

@@ -64,10 +64,13 @@ fn collect<'a>(cell: &'a Value<'_>, found: &mut Vec<Picture<'a>>) -> Result<(), 
             }
             None => items.iter().try_for_each(|item| collect(item, found)),
         },
-        other => Err(reject(
-            "bad-image",
-            format!("the image cell is {}, not bytes, base64 or a path", other.kind()),
-        )),
+        other => {
+            let detail = format!(
+                "the image cell is {}, not bytes, base64 or a path; set `image_name` if it names one",
+                other.kind()
+            );
+            Err(reject("bad-image", detail))
+        }
     }
 }
 
@@ -103,7 +106,7 @@ fn from_text(text: &str) -> Result<Option<Picture<'_>>, Reject> {
         if !kind.ends_with(";base64") {
             return Err(reject("bad-image", "the data: URI is not base64"));
         }
-        return decode(data).map(Some);
+        return bytes_of(data).map(Some);
     }
     if is_url(text) {
         let detail = format!(
@@ -114,10 +117,14 @@ fn from_text(text: &str) -> Result<Option<Picture<'_>>, Reject> {
     }
     let base64 = BASE64_STARTS.iter().any(|start| text.starts_with(start)) && !has_extension(text);
     if base64 || text.len() >= LONG_TEXT {
-        decode(text).map(Some)
+        bytes_of(text).map(Some)
     } else {
         Ok(Some(Picture::Path(Cow::Borrowed(text))))
     }
+}
+
+fn bytes_of(base64: &str) -> Result<Picture<'static>, Reject> {
+    decode_base64(base64).map(|bytes| Picture::Bytes(Cow::Owned(bytes)))
 }
 
 fn is_url(text: &str) -> bool {
@@ -130,7 +137,7 @@ fn has_extension(text: &str) -> bool {
 }
 
 /// Base64 in the standard or the URL-safe alphabet, line breaks allowed (MIME).
-fn decode(text: &str) -> Result<Picture<'static>, Reject> {
+pub fn decode_base64(text: &str) -> Result<Vec<u8>, Reject> {
     let unbroken: Cow<'_, str> = if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
         Cow::Owned(text.chars().filter(|c| !c.is_ascii_whitespace()).collect())
     } else {
@@ -139,7 +146,7 @@ fn decode(text: &str) -> Result<Picture<'static>, Reject> {
     let engine = if unbroken.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     match engine.decode(unbroken.as_bytes()) {
         Ok(bytes) if bytes.is_empty() => Err(reject("bad-image", "the base64 text is empty")),
-        Ok(bytes) => Ok(Picture::Bytes(Cow::Owned(bytes))),
+        Ok(bytes) => Ok(bytes),
         Err(cause) => Err(reject("bad-image", format!("not base64 ({cause}): {}", short(text)))),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! In: the raw rows of a partition. Out: one digest over the files' contents and over which of them are missing.
 
-use super::image_cell::{Picture, pictures};
-use super::image_files::{ImageFiles, inside};
+use super::image_cell::Picture;
+use super::image_column::ImageColumn;
+use super::image_files::{ImageFiles, Place, inside};
 use super::raw::{RawFile, Request};
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{Digest, OpenContext};
@@ -19,13 +20,13 @@ const PATHS_VERSION: u32 = 1;
 pub struct ImageDigests<'a> {
     images: &'a ImageFiles,
     /// The column of the paths.
-    column: &'a str,
+    column: &'a ImageColumn,
     context: &'a dyn OpenContext,
     listed: Mutex<HashMap<PathBuf, HashSet<OsString>>>,
 }
 
 impl<'a> ImageDigests<'a> {
-    pub fn new(images: &'a ImageFiles, column: &'a str, context: &'a dyn OpenContext) -> Self {
+    pub fn new(images: &'a ImageFiles, column: &'a ImageColumn, context: &'a dyn OpenContext) -> Self {
         Self { images, column, context, listed: Mutex::default() }
     }
 
@@ -36,29 +37,55 @@ impl<'a> ImageDigests<'a> {
         piece: usize,
         rows: usize,
     ) -> Result<Option<Digest>, StageError> {
-        let ImageFiles::Folder(folder) = self.images else {
-            return Ok(self.images.zip_digest());
-        };
+        let places = self.images.places();
+        if places.is_empty() {
+            return Ok(None);
+        }
         let Some(raw) = file.digest(piece, &self.request(rows)) else {
             return Ok(None);
         };
-        let part = format!("{PATHS_VERSION}/{}/{rows}/{}", raw.to_hex(), self.column);
-        let mut list = || self.paths(file, piece, rows).map(|paths| paths.join("\0").into_bytes());
-        let listed = self.context.remembered(&format!("read/paths/{part}"), &mut list)?;
-        let listed = String::from_utf8_lossy(&listed);
-        let paths = listed.split('\0').filter(|path| !path.is_empty());
-        let (found, missing): (Vec<_>, Vec<_>) = paths.partition(|path| self.exists(&folder.join(path)));
-        let files: Vec<PathBuf> = found.iter().map(|path| folder.join(path)).collect();
         let mut hasher = blake3::Hasher::new();
-        hasher.update(missing.join("\0").as_bytes()).update(b"\0\0");
-        if !files.is_empty() {
-            hasher.update(self.context.files_digest(&format!("read/images/{part}"), &files)?.as_bytes());
+        for place in places {
+            place.digest().iter().for_each(|digest| {
+                hasher.update(digest.as_bytes());
+            });
+        }
+        let folders: Vec<&Path> = places.iter().filter_map(Place::folder).collect();
+        if !folders.is_empty() {
+            let part = format!("{PATHS_VERSION}/{}/{rows}/{}", raw.to_hex(), self.column.identity());
+            let mut list = || self.paths(file, piece, rows).map(|paths| paths.join("\0").into_bytes());
+            let listed = self.context.remembered(&format!("read/paths/{part}"), &mut list)?;
+            self.digest_files(&folders, &String::from_utf8_lossy(&listed), &part, &mut hasher)?;
         }
         Ok(Some(hasher.finalize()))
     }
 
     fn request(&self, rows: usize) -> Request {
-        Request { columns: Some([self.column.to_owned()].into()), limit: Some(rows), ..Request::default() }
+        let columns = [self.column.name().to_owned()];
+        Request { columns: Some(columns.into()), limit: Some(rows), ..Request::default() }
+    }
+
+    /// Adds the contents of the files that `listed` names, each in the first folder that has it, and the names that none has.
+    fn digest_files(
+        &self,
+        folders: &[&Path],
+        listed: &str,
+        part: &str,
+        hasher: &mut blake3::Hasher,
+    ) -> Result<(), StageError> {
+        let (mut files, mut missing) = (Vec::new(), Vec::new());
+        for path in listed.split('\0').filter(|path| !path.is_empty()) {
+            match folders.iter().map(|folder| folder.join(path)).find(|file| self.exists(file)) {
+                Some(file) => files.push(file),
+                None => missing.push(path),
+            }
+        }
+        hasher.update(missing.join("\0").as_bytes()).update(b"\0\0");
+        if !files.is_empty() {
+            let digest = self.context.files_digest(&format!("read/images/{part}"), &files)?;
+            hasher.update(digest.as_bytes());
+        }
+        Ok(())
     }
 
     /// The paths that rows name, each once, in order of their names.
@@ -68,7 +95,7 @@ impl<'a> ImageDigests<'a> {
             let chunk = chunk?;
             for index in 0..chunk.rows().len() {
                 let Ok(row) = chunk.value(index) else { continue };
-                let Some(Ok(found)) = row.get(self.column).map(pictures) else { continue };
+                let Ok(found) = self.column.pictures(&row) else { continue };
                 for picture in found {
                     if let Picture::Path(path) = picture
                         && let Ok(path) = inside(&path)

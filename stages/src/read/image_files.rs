@@ -1,8 +1,9 @@
-//! Pictures that rows name by path: files of a folder, or entries of a zip that is never extracted.
+//! Pictures that rows name: files of a folder, entries of a zip that is never extracted, or lines of a table.
 //!
 //! A path never leaves the folder: absolute paths and `..` are rejected.
 
 use super::image_cell::short;
+use super::image_table::TableImages;
 use super::raw::reject;
 use super::section::Section;
 use llavm_pipeline::StageError;
@@ -12,15 +13,22 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use zip::ZipArchive;
 
+/// Code of a picture that no place has.
+const MISSING: &str = "missing-image";
+
 /// Largest picture file read, in bytes: above the largest real photos, below what a crafted zip entry can unfold to.
 const MAX_IMAGE_BYTES: u64 = 512 << 20;
 
-/// Where path-valued image cells are looked up.
-pub enum ImageFiles {
-    /// `images` is not set.
-    None,
+/// Where pictures given by name are looked up: in each place in turn.
+pub struct ImageFiles {
+    places: Vec<Place>,
+}
+
+/// One entry of `images`.
+pub enum Place {
     Folder(PathBuf),
     Zip(Box<ZipImages>),
+    Table(TableImages),
 }
 
 /// An open zip with its central directory.
@@ -32,35 +40,70 @@ pub struct ZipImages {
 }
 
 impl ImageFiles {
-    /// `images` as the manifest has it, or nothing.
-    pub fn open(images: Option<&Path>, context: &dyn OpenContext) -> Result<Self, StageError> {
-        match images {
-            None => Ok(Self::None),
-            Some(path) if path.is_dir() => Ok(Self::Folder(path.to_owned())),
-            Some(path) if path.is_file() => Ok(Self::Zip(Box::new(ZipImages::open(path, context)?))),
-            Some(path) => {
-                Err(StageError::new(format!("images = \"{}\": no such folder or zip file", path.display())))
+    /// `images` as the manifest has it, in its order.
+    pub fn open(images: &[PathBuf], context: &dyn OpenContext) -> Result<Self, StageError> {
+        let places = images.iter().map(|path| Place::open(path, context));
+        Ok(Self { places: places.collect::<Result<_, _>>()? })
+    }
+
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// The encoded picture of that name, from the first place that has it.
+    pub fn load(&self, path: &str) -> Result<Vec<u8>, Reject> {
+        if self.places.is_empty() {
+            let detail = format!(
+                "the image cell is the path {}: set `images` to the folder, zip or table it lies in",
+                short(path)
+            );
+            return Err(reject("no-images-folder", detail));
+        }
+        let mut found = Err(missing(path));
+        for place in &self.places {
+            found = place.load(path);
+            if !found.as_ref().is_err_and(|reject| reject.code == MISSING) {
+                break;
             }
+        }
+        found
+    }
+}
+
+impl Place {
+    fn open(path: &Path, context: &dyn OpenContext) -> Result<Self, StageError> {
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        if !path.is_file() {
+            let text = format!("images = \"{}\": no such folder, zip file or table", path.display());
+            return Err(StageError::new(text));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if matches!(extension.to_ascii_lowercase().as_str(), "tsv" | "tab") {
+            return Ok(Self::Table(TableImages::open(path, context)?));
+        }
+        Ok(Self::Zip(Box::new(ZipImages::open(path, context)?)))
+    }
+
+    /// The digest of the whole zip or table; `None` for a folder, whose files are digested one by one.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Zip(zip) => Some(zip.digest),
+            Self::Table(table) => Some(table.digest()),
         }
     }
 
-    /// The digest of the zip; `None` for a folder, whose files are digested one by one.
-    pub fn zip_digest(&self) -> Option<Digest> {
-        if let Self::Zip(zip) = self { Some(zip.digest) } else { None }
+    pub fn folder(&self) -> Option<&Path> {
+        if let Self::Folder(folder) = self { Some(folder) } else { None }
     }
 
-    /// The encoded picture of that path.
-    pub fn load(&self, path: &str) -> Result<Vec<u8>, Reject> {
+    fn load(&self, path: &str) -> Result<Vec<u8>, Reject> {
         match self {
-            Self::None => {
-                let detail = format!(
-                    "the image cell is the path {}: set `images` to the folder or zip it lies in",
-                    short(path)
-                );
-                Err(reject("no-images-folder", detail))
-            }
             Self::Folder(folder) => from_folder(folder, path),
             Self::Zip(zip) => zip.load(path),
+            Self::Table(table) => table.load(path)?.ok_or_else(|| missing(path)),
         }
     }
 }
@@ -72,7 +115,7 @@ pub fn inside(path: &str) -> Result<PathBuf, Reject> {
         match component {
             Component::Normal(part) => clean.push(part),
             Component::CurDir => {}
-            _ => return Err(reject("missing-image", format!("{} leads out of `images`", short(path)))),
+            _ => return Err(reject(MISSING, format!("{} leads out of `images`", short(path)))),
         }
     }
     if path.contains('\0') || clean.as_os_str().is_empty() {
@@ -89,14 +132,14 @@ fn from_folder(folder: &Path, path: &str) -> Result<Vec<u8>, Reject> {
     let file = std::fs::File::open(folder.join(inside(path)?)).map_err(|cause| failed(&cause))?;
     let metadata = file.metadata().map_err(|cause| failed(&cause))?;
     if metadata.is_dir() {
-        return Err(reject("missing-image", format!("{} is a folder", short(path))));
+        return Err(reject(MISSING, format!("{} is a folder", short(path))));
     }
     let size = metadata.len();
     read_whole(file, size, path)
 }
 
 fn missing(path: &str) -> Reject {
-    reject("missing-image", format!("{} is not in `images`", short(path)))
+    reject(MISSING, format!("{} is not in `images`", short(path)))
 }
 
 fn read_whole(input: impl Read, size: u64, path: &str) -> Result<Vec<u8>, Reject> {

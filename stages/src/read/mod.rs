@@ -1,6 +1,6 @@
 //! `read`: raw files as rows.
 //!
-//! In: Parquet, JSON Lines, JSON, CSV, TSV or webdataset tar files, with pictures inside them, in a folder or in a zip.
+//! In: Parquet, JSON Lines, JSON, CSV, TSV or webdataset tar files, with pictures inside them, in a folder, a zip or a table.
 //! Out: `id` utf8, `images` list<binary> (empty = text only), `n_images` u32, `messages` list<struct<role, content>>, `language` utf8,
 //! `source` utf8. A row that cannot be used keeps its place and says why in `reject`.
 //!
@@ -13,16 +13,21 @@ mod build;
 mod columns;
 mod conversation;
 mod delimited;
+mod explode;
 mod files;
 mod image_cell;
+mod image_column;
 mod image_digest;
 mod image_files;
+mod image_table;
 mod json_array;
 mod json_lines;
 mod json_row;
+mod language_of;
 mod locate;
 mod open;
 mod parquet;
+mod prompts;
 mod raw;
 mod regions;
 mod sample;
@@ -40,6 +45,9 @@ pub use columns::{ColumnNames, Conversation};
 pub use conversation::IMAGE_PLACEHOLDER;
 pub use files::{Format, Patterns};
 pub use image_cell::short;
+pub use image_column::PlaceholderImages;
+pub use language_of::LanguageOf;
+pub use prompts::Prompts;
 
 use crate::row::{images_type, messages_type};
 use crate::sql::Predicate;
@@ -68,18 +76,37 @@ pub struct Read {
     /// How a row tells its conversation. Default `prompt-answer`.
     #[serde(default)]
     pub conversation: Conversation,
-    /// Folder or zip for pictures given by path.
+    /// Where pictures given by name lie: a folder, a zip, or a `.tsv` whose lines are a name, a tab and base64; or a list of
+    /// these, looked at in turn.
     #[serde(default, skip_serializing)]
-    pub images: Option<String>,
+    pub images: Patterns,
+    /// How the image column becomes a picture's name: `{}` stands for the cell (text or a number, without the `#0` that caption
+    /// files put behind it), as in `"{}.jpg"`. Default: the cell is the name.
+    #[serde(default)]
+    pub image_name: Option<String>,
+    /// `drop` leaves out black pictures of at most 8 × 8 pixels, which stand for "no picture" in sets whose column may not be
+    /// empty. Default `keep`.
+    #[serde(default)]
+    pub placeholder_images: PlaceholderImages,
+    /// A column that holds a list: each of its items becomes a row of its own (five captions of one picture: five rows).
+    #[serde(default)]
+    pub explode: Option<String>,
     /// SQL condition over the scalar columns of the raw files; rows it does not hold for are not read.
     #[serde(default, rename = "where")]
     pub predicate: Option<String>,
     /// Read only the first so many rows of all files together, before `where`.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// Instructions to draw from, by seed and row, where a row has an answer and no prompt.
+    /// Instructions to draw from, by seed and row, where a row has an answer and no prompt: a list, or a file with one on each
+    /// line.
     #[serde(default)]
-    pub prompts: Vec<String>,
+    pub prompts: Prompts,
+    /// Language of rows whose column does not say it: a code such as `zh`, or `detect` to tell it by the answers. Default: none.
+    #[serde(default)]
+    pub language: Option<LanguageOf>,
+    /// Source of rows whose column does not say it: the data set's name, for counts and slices of reports. Default: none.
+    #[serde(default)]
+    pub source: Option<String>,
     /// Whether the first line of CSV and TSV files names the columns; otherwise they are `column_1`, `column_2`, … Default true.
     #[serde(default = "yes")]
     pub header: bool,
@@ -106,9 +133,14 @@ impl StageKind for Read {
         "columns",
         "conversation",
         "images",
+        "image_name",
+        "placeholder_images",
+        "explode",
         "where",
         "limit",
         "prompts",
+        "language",
+        "source",
         "header",
         "partition_rows",
     ];
@@ -132,8 +164,14 @@ impl Parameters for Read {
         if let Some(Err(error)) = self.predicate.as_deref().map(Predicate::parse) {
             wrong.push(("where", error.to_string()));
         }
-        if self.prompts.iter().any(|prompt| prompt.trim().is_empty()) {
+        if matches!(&self.prompts, Prompts::List(texts) if texts.iter().any(|text| text.trim().is_empty())) {
             wrong.push(("prompts", "an instruction is empty".to_owned()));
+        }
+        if self.image_name.as_ref().is_some_and(|name| !name.contains(image_column::NAME)) {
+            wrong.push((
+                "image_name",
+                "must hold `{}`, which stands for what the image column says".to_owned(),
+            ));
         }
         wrong
     }
@@ -142,7 +180,12 @@ impl Parameters for Read {
         let unmatched = self.files.unmatched().into_iter();
         let mut missing: Vec<_> =
             unmatched.map(|(text, help)| Missing { param: "files", text, help }).collect();
-        missing.extend(self.images.as_deref().and_then(missing_images));
+        missing.extend(self.images.0.iter().filter_map(|images| missing_images(images)));
+        missing.extend(self.prompts.missing().map(|file| Missing {
+            param: "prompts",
+            text: format!("there is no file `{file}`"),
+            help: "Name a file with one instruction on each line, or list the instructions.".to_owned(),
+        }));
         missing
     }
 }
@@ -153,8 +196,9 @@ fn missing_images(images: &str) -> Option<Missing> {
         Ok(path) if path.exists() => return None,
         Ok(_) => (
             format!("there is no `{images}`"),
-            locate::advice(images)
-                .unwrap_or_else(|| "Name the folder or the zip that holds the pictures.".to_owned()),
+            locate::advice(images).unwrap_or_else(|| {
+                "Name the folder, the zip or the table that holds the pictures.".to_owned()
+            }),
         ),
         Err(error) => (error.to_string(), error.advice().unwrap_or_default().to_owned()),
     };

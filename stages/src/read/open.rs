@@ -6,6 +6,7 @@ use super::build::RowRules;
 use super::columns::{Mapping, no_column};
 use super::delimited::{Delimited, Dialect};
 use super::files::{Format, short_names};
+use super::image_column::ImageColumn;
 use super::image_digest::ImageDigests;
 use super::image_files::ImageFiles;
 use super::json_array::{JsonArray, Layout, layout};
@@ -36,15 +37,43 @@ pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageE
     let mapping = mapping(read, &files, &shown, &columns)?;
     let filter = read.predicate.as_deref().filter(|_| !columns.is_empty());
     let filter = filter.map(|text| Filter::new(text, &shown, &columns)).transpose()?;
-    prepare(&mut files, &mapping, filter.as_ref(), context)?;
-    let images = read.images.as_deref().map(local).transpose()?;
-    let images = ImageFiles::open(images.as_deref(), context)?;
+    let rules = rules(read, mapping, &shown, &columns, context)?;
+    prepare(&mut files, &rules, filter.as_ref(), context)?;
     let mut parts = parts(&files, read.limit);
-    if let Some(column) = &mapping.image {
-        digest_images(&mut parts, &files, &ImageDigests::new(&images, column, context))?;
+    if let Some(column) = &rules.image {
+        digest_images(&mut parts, &files, &ImageDigests::new(&rules.images, column, context))?;
     }
-    let rules = RowRules { mapping, images, prompts: read.prompts.clone(), seed: context.seed() };
     Ok(ReadSource::new(files, parts, rules, filter))
+}
+
+/// What the manifest says about rows, checked against the columns there are.
+fn rules(
+    read: &Read,
+    mapping: Mapping,
+    shown: &str,
+    columns: &[RawColumn],
+    context: &dyn OpenContext,
+) -> Result<RowRules, StageError> {
+    let explode = read.explode.clone().filter(|_| !columns.is_empty());
+    if let Some(name) = explode.as_deref().filter(|name| columns.iter().all(|column| column.name != **name)) {
+        return Err(no_column(name, shown, columns));
+    }
+    let places = read.images.0.iter().map(|path| local(path)).collect::<Result<Vec<_>, _>>()?;
+    let image = mapping.image.clone().map(|column| ImageColumn {
+        column,
+        name: read.image_name.clone(),
+        placeholders: read.placeholder_images,
+    });
+    Ok(RowRules {
+        mapping,
+        image,
+        images: ImageFiles::open(&places, context)?,
+        prompts: read.prompts.texts()?,
+        seed: context.seed(),
+        explode,
+        language: read.language.clone(),
+        source: read.source.clone(),
+    })
 }
 
 fn open_file(
@@ -132,14 +161,14 @@ fn mapping(
 /// Tells every file which columns it will be asked for.
 fn prepare(
     files: &mut [NamedFile],
-    mapping: &Mapping,
+    rules: &RowRules,
     filter: Option<&Filter>,
     context: &dyn OpenContext,
 ) -> Result<(), StageError> {
-    let mut columns = mapping.needed(&["images", "messages", "id", "language", "source"]);
+    let mut columns = rules.needed(&["images", "messages", "id", "language", "source"]);
     columns.extend(filter.iter().flat_map(|filter| filter.columns()).cloned());
     let request = Request { columns: Some(columns.into()), ..Request::default() };
-    files.par_iter_mut().try_for_each(|file| file.raw.prepare(&request, mapping.image.as_deref(), context))
+    files.par_iter_mut().try_for_each(|file| file.raw.prepare(&request, rules.mapping.image.as_deref(), context))
 }
 
 fn parts(files: &[NamedFile], limit: Option<u64>) -> Vec<Part> {

@@ -6,14 +6,17 @@
 //! |---|---|
 //! | raw bytes (of the columns read, where the format can tell them apart), number of rows, place in the file | always |
 //! | `where` and the types of its columns | always, when set |
-//! | names and layout of the text columns, `prompts`, the seed when prompts are drawn | `messages` |
-//! | name of the image column, content of the picture files or of the zip | `images` |
-//! | name of the image column; not the bytes of its pictures (Parquet, webdataset) | `n_images` |
-//! | name of the column; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
+//! | the column of `explode` | always, when set; then all columns are read, whichever are asked for |
+//! | names and layout of the text columns, `prompts`, the seed when prompts are drawn | `messages`; `language` when detected |
+//! | name of the image column, `image_name`, content of the picture files, of the zip or the table | `images` |
+//! | name of the image column, `image_name`; not the bytes of its pictures (Parquet, webdataset), unless placeholders are dropped | `n_images` |
+//! | name of the column, and what the manifest states instead; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
 //!
 //! Never: paths, times, and for columns other than `id`, file names. For who only copies ids (`ids_digest`) no file names at all.
 
-use super::build::{BatchBuilder, RowRules};
+use super::build::{BatchBuilder, Place, RowRules};
+use super::explode::{Item, nth};
+use super::language_of::LanguageOf;
 use super::raw::{Chunk, ChunkIterator, RawFile, Request};
 use super::select::Filter;
 use arrow::array::RecordBatch;
@@ -25,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Raised when the same raw bytes give other rows.
-const ROWS_VERSION: u32 = 2;
+const ROWS_VERSION: u32 = 3;
 
 /// A raw file and what reports call it.
 pub struct NamedFile {
@@ -72,13 +75,15 @@ impl ReadSource {
 
     /// What to read of the raw files for some output columns.
     fn request(&self, columns: &[&str], rows: usize) -> Request {
-        let mapping = &self.rules.mapping;
+        let rules = &self.rules;
         let others: Vec<&str> = columns.iter().copied().filter(|column| *column != "n_images").collect();
-        let mut needed = mapping.needed(&others);
+        let mut needed = rules.needed(&others);
         let root = |name: &str| name.split('.').next().map(str::to_owned);
         let is_read = |image: &str| needed.iter().any(|name| root(name) == root(image));
-        let image = mapping.image.as_deref().filter(|_| columns.contains(&"n_images"));
-        let counted = image.filter(|image| !is_read(image)).map(Arc::from);
+        let image = rules.mapping.image.as_deref().filter(|_| columns.contains(&"n_images"));
+        // A placeholder is known by its bytes only.
+        let countable = rules.image.as_ref().is_some_and(|image| !image.looks_at_pictures());
+        let counted = image.filter(|image| countable && !is_read(image)).map(Arc::from);
         needed.extend(image.map(str::to_owned));
         Request { columns: Some(needed.into()), counted, limit: Some(rows), keep: None }
     }
@@ -97,6 +102,7 @@ impl ReadSource {
             "raw_where": self.filter.as_ref().map(|filter| raw(&looked_at(filter))),
             "first_row": first_row,
             "rows": part.rows,
+            "explode": self.rules.explode,
             "where": self.filter.as_ref().map(Filter::identity),
             "columns": columns,
         });
@@ -105,12 +111,12 @@ impl ReadSource {
 
     /// What decides the content of one output column besides the raw bytes.
     fn column_identity(&self, column: &str, part: &Part, file: &NamedFile) -> Value {
-        let RowRules { mapping, prompts, seed, .. } = &self.rules;
+        let RowRules { mapping, prompts, seed, image, language, source, .. } = &self.rules;
         match column {
             "images" => {
-                serde_json::json!([mapping.image, part.images.map(|digest| digest.to_hex().to_string())])
+                serde_json::json!([image, part.images.map(|digest| digest.to_hex().to_string())])
             }
-            "n_images" => serde_json::json!(mapping.image),
+            "n_images" => serde_json::json!(image),
             "messages" => {
                 let seed = (!prompts.is_empty()).then_some(seed);
                 serde_json::json!([
@@ -122,8 +128,12 @@ impl ReadSource {
                 ])
             }
             "id" => serde_json::json!([mapping.id, file.name]),
-            "language" => serde_json::json!(mapping.language),
-            "source" => serde_json::json!(mapping.source),
+            "language" => {
+                let detected = *language == Some(LanguageOf::Detect);
+                let texts = detected.then(|| self.column_identity("messages", part, file));
+                serde_json::json!([mapping.language, language, texts])
+            }
+            "source" => serde_json::json!([mapping.source, source]),
             _ => Value::Null,
         }
     }
@@ -155,7 +165,15 @@ impl Source for ReadSource {
         let request = Request { keep, ..self.request(columns, part.rows) };
         let builder = BatchBuilder::new(&self.rules, columns)?;
         let chunks = raw.read(part.piece, request)?;
-        Ok(Box::new(Rows { name: &file.name, first_row, unreadable, chunks, current: None, builder }))
+        Ok(Box::new(Rows {
+            name: &file.name,
+            first_row,
+            unreadable,
+            chunks,
+            current: None,
+            item: 0,
+            builder,
+        }))
     }
 }
 
@@ -167,6 +185,8 @@ struct Rows<'a> {
     chunks: ChunkIterator<'a>,
     /// A chunk and how many of its rows are done.
     current: Option<(Box<dyn Chunk + 'a>, usize)>,
+    /// How many rows the current raw row has given.
+    item: usize,
     builder: BatchBuilder<'a>,
 }
 
@@ -185,14 +205,22 @@ impl Rows<'_> {
                 self.current = None;
                 continue;
             };
-            let in_file = self.first_row + *row as u64;
-            let id = format!("{}#{in_file}", self.name);
             let value = match self.unreadable.get(row) {
                 Some(reject) => Err(reject.clone()),
                 None => chunk.value(*done),
             };
-            self.builder.append(value.as_ref(), in_file, &id);
-            *done += 1;
+            let mut place = Place { file: self.name, row: self.first_row + *row as u64, item: None };
+            let (value, more) = match (value, self.builder.exploded()) {
+                (Ok(value), Some(column)) => {
+                    let Item { row, number, more } = nth(value, column, self.item);
+                    place.item = number;
+                    (Ok(row), more)
+                }
+                (value, _) => (value, false),
+            };
+            self.builder.append(value.as_ref(), place);
+            self.item = if more { self.item + 1 } else { 0 };
+            *done += usize::from(!more);
         }
         if self.builder.rows() == 0 { Ok(None) } else { self.builder.finish().map(Some) }
     }

@@ -26,6 +26,9 @@ struct Split {
     shards: Vec<u64>,
     /// Rows of each group.
     groups: Vec<u64>,
+    /// Rows by language and by source, where the rows say it and `keep` has the column.
+    languages: BTreeMap<String, u64>,
+    sources: BTreeMap<String, u64>,
 }
 
 /// What `row.group` counts.
@@ -103,7 +106,10 @@ impl Split {
             tokens += u64::from(row.length);
         }
         let shards = order.chunks(rows_per_shard).map(|shard| shard.len() as u64).collect();
-        Self { rows: order.len() as u64, tokens, shards, groups }
+        let rows = || order.iter().map(|index| survey.rows[*index as usize]);
+        let languages = survey.languages.counts(rows().map(|row| row.language));
+        let sources = survey.sources.counts(rows().map(|row| row.source));
+        Self { rows: order.len() as u64, tokens, shards, groups, languages, sources }
     }
 }
 

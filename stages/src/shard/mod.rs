@@ -4,7 +4,7 @@
 //! of `keep` from wherever they are made; further tables of a group (pixels, features) are not read, only pointed at.
 //! Out, a folder: `train/00000.arrow …` and `validation/00000.arrow …` (Arrow IPC files: `input_ids` list<u32>, `labels`
 //! list<i32>, `n_images` u32, `row` struct<group: u32, partition: u32, row: u32>, `id` utf8, the columns of `keep` in that
-//! order, null where a row has none), `shards.json` (counts, and which stored files the row pointers mean) and `rejects.json`
+//! order, null where a row has none), `shards.json` (counts, also by language and source, and which stored files the row pointers mean) and `rejects.json`
 //! (rows left out, by reason). A kept list<utf8> has one value for each question (user turn) of the row.
 //!
 //! Every choice is a rank: a hash of the seed, the group and the row's index in the whole table. It does not depend on the
@@ -20,6 +20,7 @@
 
 mod folder;
 mod kept;
+mod names;
 mod order;
 mod scatter;
 mod survey;
@@ -87,7 +88,7 @@ impl Default for Shard {
 
 impl StageKind for Shard {
     const KIND: &'static str = "shard";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "gather token rows into shuffled files for training and validation";
     const PARAMS: &'static [&'static str] =
         &["validation", "shuffle", "bucket", "bucket_rows", "rows_per_shard", "keep"];

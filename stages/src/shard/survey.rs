@@ -1,13 +1,17 @@
 //! First pass of `shard`: which rows there are, how long they are, and which are left out for what reason.
 
+use super::names::Names;
 use crate::arrays::column;
 use arrow::array::{Array, ListArray, RecordBatch, StringArray};
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{GatherInputs, PartitionView};
 use serde::Serialize;
 
+/// Kept columns by which rows are counted, where `keep` has them.
+const COUNTED: [&str; 2] = ["language", "source"];
+
 /// A row that can be used: all that is kept of it in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// Tokens.
     pub length: u32,
@@ -16,6 +20,9 @@ pub struct Row {
     pub partition: u32,
     /// The row's index in its partition.
     pub index: u32,
+    /// Numbers in [`Survey::languages`] and [`Survey::sources`].
+    pub language: u16,
+    pub source: u16,
 }
 
 /// A row that is left out.
@@ -34,6 +41,8 @@ pub struct Survey {
     /// By group, partition and row.
     pub rows: Vec<Row>,
     pub left_out: Vec<LeftOut>,
+    pub languages: Names,
+    pub sources: Names,
 }
 
 /// Group and partition views in the order of [`Survey::rows`].
@@ -47,10 +56,14 @@ impl Survey {
     pub fn of(inputs: &GatherInputs<'_>) -> Result<Self, StageError> {
         let mut survey = Self::default();
         for (group, view) in views(inputs) {
-            let mut first = 0;
-            for batch in view.batches(&["input_ids"])? {
+            let (partition, mut first) = (view.index() as u32, 0);
+            let kept = inputs.groups.get(group as usize).map(|group| &group.kept);
+            let counted =
+                COUNTED.into_iter().filter(|name| kept.is_some_and(|kept| kept.get(name).is_some()));
+            let columns: Vec<&str> = std::iter::once("input_ids").chain(counted).collect();
+            for batch in view.batches(&columns)? {
                 let batch = batch?;
-                survey.add(&batch, Row { length: 0, group, partition: view.index() as u32, index: first })?;
+                survey.add(&batch, Row { group, partition, index: first, ..Row::default() })?;
                 first += batch.num_rows() as u32;
             }
         }
@@ -60,10 +73,14 @@ impl Survey {
     fn add(&mut self, batch: &RecordBatch, first: Row) -> Result<(), StageError> {
         let tokens: &ListArray = column(batch, "input_ids")?;
         let rejects: &StringArray = column(batch, "reject")?;
+        let [languages, sources] = COUNTED;
+        let (languages, sources) = (self.languages.of(batch, languages)?, self.sources.of(batch, sources)?);
         for n in 0..batch.num_rows() {
             let row = first.index + n as u32;
             if tokens.is_valid(n) && rejects.is_null(n) {
-                self.rows.push(Row { length: tokens.value_length(n) as u32, index: row, ..first });
+                let length = tokens.value_length(n) as u32;
+                let (language, source) = (languages[n], sources[n]);
+                self.rows.push(Row { length, index: row, language, source, ..first });
             } else {
                 let reason = if rejects.is_valid(n) { rejects.value(n) } else { "shard/no-tokens: null" };
                 let Row { group, partition, .. } = first;

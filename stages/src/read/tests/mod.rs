@@ -3,6 +3,7 @@
 mod counts;
 mod formats;
 mod jsonl;
+mod layouts;
 mod parquet;
 mod webdataset;
 mod zip;

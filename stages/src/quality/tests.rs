@@ -1,0 +1,78 @@
+use super::Quality;
+use crate::filter::tests::{encoded, rows, verdicts_of};
+use arrow::array::RecordBatch;
+use image::{ImageFormat, RgbImage};
+use llavm_pipeline::stage::Parameters;
+use serde_json::{Value, json};
+
+fn stage(params: Value) -> Quality {
+    serde_json::from_value(params).unwrap()
+}
+
+/// The verdict on each pair of question and answer.
+fn on_texts(params: Value, pairs: &[(&str, &str)]) -> String {
+    let texts: Vec<_> = pairs.iter().map(|(prompt, answer)| (Vec::new(), *prompt, *answer)).collect();
+    shown(&verdicts_of(&stage(params), &[rows(&texts, &["messages"])]))
+}
+
+fn shown(verdicts: &[Option<String>]) -> String {
+    let verdicts: Vec<_> = verdicts.iter().map(|verdict| verdict.as_deref().unwrap_or("fine")).collect();
+    verdicts.join("\n")
+}
+
+#[test]
+fn lengths_count_characters_of_each_answer() {
+    let pairs = [("q", "猫"), ("q", "一只猫。"), ("q", "a long story about a cat")];
+    insta::assert_snapshot!(on_texts(json!({"min_answer_chars": 2, "max_answer_chars": 20}), &pairs), @"");
+}
+
+#[test]
+fn addresses_and_tags_are_found_in_any_turn() {
+    let pairs = [
+        ("q", "see HTTPS://example.org/图"),
+        ("read www.example.org?", "yes"),
+        ("What is www.?", "http:// is a scheme"),
+        ("<image>\nWho is it?", "<person> on a stage"),
+        ("Is <image> ok?", "an <image> in the answer"),
+        ("3 < 4 > 2?", "yes <3"),
+        ("<br/>", "a line break"),
+    ];
+    insta::assert_snapshot!(on_texts(json!({"reject_urls": true, "reject_tags": true}), &pairs), @"");
+}
+
+#[test]
+fn answers_in_another_language_are_left_out() {
+    let pairs = [("What?", "一只猫。"), ("这是什么？", "a cat"), ("几个？", "3")];
+    insta::assert_snapshot!(on_texts(json!({"languages": ["zh"]}), &pairs), @"");
+}
+
+#[test]
+fn an_answer_may_come_so_often_and_no_more_across_batches() {
+    let batch = |answers: &[&str]| -> RecordBatch {
+        let texts: Vec<_> = answers.iter().map(|answer| (Vec::new(), "q", *answer)).collect();
+        rows(&texts, &["messages"])
+    };
+    let stage = stage(json!({"max_repeats": 2, "max_answer_chars": 5}));
+    let verdicts =
+        verdicts_of(&stage, &[batch(&["a", "b", "a ", "too long"]), batch(&["a", "b", "too long", "b"])]);
+    insta::assert_snapshot!(shown(&verdicts), @"");
+}
+
+#[test]
+fn small_and_narrow_pictures_are_left_out_and_text_only_rows_stay() {
+    let picture = |width, height| encoded(&RgbImage::new(width, height), ImageFormat::Png);
+    let (fine, small, wide) = (picture(100, 80), picture(100, 31), picture(200, 64));
+    let pictures: [Vec<&[u8]>; 5] =
+        [vec![&fine], vec![&fine, &small], vec![&wide], vec![], vec![b"no picture"]];
+    let batch = rows(&pictures.map(|pictures| (pictures, "q", "a")), &["images"]);
+    let verdicts = verdicts_of(&stage(json!({"min_image_side": 32, "max_aspect_ratio": 3.0})), &[batch]);
+    insta::assert_snapshot!(shown(&verdicts), @"");
+}
+
+#[test]
+fn rules_that_let_nothing_or_everything_pass_are_told() {
+    let told = |params| stage(params).check().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(told(json!({})), ["min_answer_chars"]);
+    assert_eq!(told(json!({"min_answer_chars": 9, "max_answer_chars": 3})), ["max_answer_chars"]);
+    assert_eq!(told(json!({"max_aspect_ratio": 0.5, "max_repeats": 0})), ["max_aspect_ratio", "max_repeats"]);
+}

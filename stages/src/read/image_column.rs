@@ -1,0 +1,167 @@
+//! How the image column of a row becomes pictures: names are completed, pictures that stand for "none" are left out.
+//!
+//! In: a raw row. Out: its pictures, as [`image_cell`](super::image_cell) finds them.
+
+use super::image_cell::{Picture, pictures};
+use super::value::Value;
+use image::ImageReader;
+use llavm_pipeline::rejects::Reject;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::io::Cursor;
+
+/// Stands for the cell's value in `image_name`.
+pub const NAME: &str = "{}";
+
+/// Side in pixels up to which a black picture counts as a placeholder.
+const PLACEHOLDER_SIDE: u32 = 8;
+
+/// Largest channel value that is black: JPEG may miss 0 by a little.
+const BLACK: u8 = 8;
+
+/// What to do with a black picture of at most 8 × 8 pixels, which stands for "no picture" in sets whose column may not be empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlaceholderImages {
+    #[default]
+    Keep,
+    /// The row has one picture less, often none.
+    Drop,
+}
+
+/// The column and what is done to its cells.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageColumn {
+    pub column: String,
+    pub name: Option<String>,
+    pub placeholders: PlaceholderImages,
+}
+
+impl ImageColumn {
+    pub fn name(&self) -> &str {
+        &self.column
+    }
+
+    /// Whether counting the pictures needs their bytes.
+    pub fn looks_at_pictures(&self) -> bool {
+        self.placeholders == PlaceholderImages::Drop
+    }
+
+    /// All that decides which pictures a cell gives, as text.
+    pub fn identity(&self) -> String {
+        format!("{}/{:?}/{:?}", self.column, self.name, self.placeholders)
+    }
+
+    /// The pictures of a row.
+    pub fn pictures<'a>(&self, row: &'a Value<'_>) -> Result<Vec<Picture<'a>>, Reject> {
+        let cell = row.get(&self.column).unwrap_or(&Value::Null);
+        let mut found = match &self.name {
+            Some(pattern) if is_name(cell) => names(pattern, cell),
+            _ => pictures(cell)?,
+        };
+        if self.looks_at_pictures() {
+            found.retain(|picture| !is_placeholder(picture));
+        }
+        Ok(found)
+    }
+}
+
+/// A text or number, or a list of them.
+fn is_name(cell: &Value<'_>) -> bool {
+    match cell {
+        Value::Text(_) | Value::Int(_) => true,
+        Value::List(items) => items.iter().all(|item| matches!(item, Value::Text(_) | Value::Int(_))),
+        _ => false,
+    }
+}
+
+fn names(pattern: &str, cell: &Value<'_>) -> Vec<Picture<'static>> {
+    let cells = if let Value::List(items) = cell { items.as_slice() } else { std::slice::from_ref(cell) };
+    let texts = cells.iter().filter_map(Value::as_text);
+    let named = texts.filter(|text| !text.trim().is_empty());
+    named.map(|text| Picture::Path(Cow::Owned(pattern.replace(NAME, without_number(text.trim()))))).collect()
+}
+
+/// `COCO_val2014_000000217153#0` names a caption: the picture's name is what stands before the number.
+fn without_number(name: &str) -> &str {
+    match name.rsplit_once('#') {
+        Some((name, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            name
+        }
+        _ => name,
+    }
+}
+
+/// Only pictures that lie in the row itself are looked at.
+fn is_placeholder(picture: &Picture<'_>) -> bool {
+    let Picture::Bytes(bytes) = picture else { return false };
+    let reader = || ImageReader::new(Cursor::new(bytes.as_ref())).with_guessed_format().ok();
+    let size = reader().and_then(|reader| reader.into_dimensions().ok());
+    if size.is_none_or(|(width, height)| width.max(height) > PLACEHOLDER_SIDE) {
+        return false;
+    }
+    let decoded = reader().and_then(|reader| reader.decode().ok());
+    decoded.is_some_and(|picture| picture.to_rgb8().as_raw().iter().all(|value| *value <= BLACK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageFormat, Rgb, RgbImage};
+
+    fn column(name: Option<&str>, placeholders: PlaceholderImages) -> ImageColumn {
+        ImageColumn { column: "image".to_owned(), name: name.map(str::to_owned), placeholders }
+    }
+
+    fn row(json: &str) -> Value<'_> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn paths(name: &str, json: &str) -> Vec<String> {
+        let path = |picture| match picture {
+            Picture::Path(path) => path.into_owned(),
+            Picture::Bytes(_) => panic!("bytes"),
+        };
+        column(Some(name), PlaceholderImages::Keep)
+            .pictures(&row(json))
+            .unwrap()
+            .into_iter()
+            .map(path)
+            .collect()
+    }
+
+    #[test]
+    fn a_name_is_completed_by_the_pattern() {
+        assert_eq!(
+            paths("{}.jpg", r#"{"image": "COCO_val2014_000000217153#0"}"#),
+            ["COCO_val2014_000000217153.jpg"]
+        );
+        assert_eq!(paths("flickr/{}.jpg", r#"{"image": 6228559981}"#), ["flickr/6228559981.jpg"]);
+        assert_eq!(paths("{}", r#"{"image": [7, "8"]}"#), ["7", "8"]);
+        assert_eq!(paths("{}", r#"{"image": "a#b"}"#), ["a#b"]);
+        assert_eq!(paths("{}.jpg", r#"{"image": " "}"#), [""; 0]);
+        assert_eq!(paths("{}.jpg", r#"{"image": null}"#), [""; 0]);
+    }
+
+    fn picture(side: u32, colour: u8, format: ImageFormat) -> Value<'static> {
+        let mut bytes = Cursor::new(Vec::new());
+        RgbImage::from_pixel(side, side, Rgb([colour; 3])).write_to(&mut bytes, format).unwrap();
+        Value::Object(vec![("image".into(), Value::Bytes(Cow::Owned(bytes.into_inner())))])
+    }
+
+    #[test]
+    fn only_small_black_pictures_are_placeholders() {
+        let left = |row: &Value<'_>| column(None, PlaceholderImages::Drop).pictures(row).unwrap().len();
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            assert_eq!(left(&picture(8, 0, format)), 0);
+            assert_eq!(left(&picture(8, 40, format)), 1);
+            assert_eq!(left(&picture(9, 0, format)), 1);
+        }
+        assert_eq!(
+            column(None, PlaceholderImages::Keep).pictures(&picture(8, 0, ImageFormat::Png)).unwrap().len(),
+            1
+        );
+        let broken = Value::Object(vec![("image".into(), Value::Bytes(Cow::Borrowed(b"no picture")))]);
+        assert_eq!(left(&broken), 1);
+    }
+}
