@@ -35,6 +35,7 @@ pub fn gather(engine: &Engine, node: NodeIndex, first: u64, count: usize) -> Res
         stage: chosen.name.clone(),
         kind: chosen.stage.kind.to_owned(),
         rows,
+        reasons: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod gather;
 mod html;
+mod rejected;
 mod row;
 mod text;
 mod tokens;
@@ -22,7 +23,7 @@ use text::Colours;
 /// Works on any stage that gives a table; the picture is found through the stages it comes from.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  llavm peek manifests/quickstart.toml tokens\n  llavm peek manifests/quickstart.toml labels --rows 20 --html look.html"
+    after_help = "Examples:\n  llavm peek manifests/quickstart.toml tokens\n  llavm peek manifests/quickstart.toml labels --rows 20 --html look.html\n  llavm peek manifests/sets/wukong.toml clean --rejected"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -39,6 +40,10 @@ pub struct Args {
     #[arg(long, value_name = "ROW", default_value_t = 0)]
     first: u64,
 
+    /// Only rows that cannot be used, and how many there are for each reason
+    #[arg(long)]
+    rejected: bool,
+
     /// Write a page for the browser instead
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -49,6 +54,7 @@ pub fn run(args: &Args) -> Outcome {
     let node = stage(&manifest.graph, &args.stage)?;
     wants_table(&manifest.graph, node)?;
     let engine = Engine::open(manifest.graph, Options::default())?;
+    let gather = if args.rejected { rejected::gather_rejected } else { gather };
     let page = gather(&engine, node, args.first, args.rows)?;
     match &args.html {
         Some(file) => write(&page, file),
@@ -128,6 +134,7 @@ mod tests {
             stage: "tokens".to_owned(),
             kind: "tokenize".to_owned(),
             rows: vec![fine, rejected],
+            reasons: None,
         }
     }
 }

@@ -7,11 +7,19 @@ pub struct Page {
     pub stage: String,
     pub kind: String,
     pub rows: Vec<Row>,
+    /// When only rejected rows are shown: how many there are for each reason.
+    pub reasons: Option<Vec<(String, u64)>>,
 }
 
 impl Page {
-    /// "rows 0 to 2", or that there are none.
+    /// "rows 0 to 2", or that there are none; of rejected rows, how many there are and why.
     pub fn range(&self) -> String {
+        if let Some(reasons) = &self.reasons {
+            let all: u64 = reasons.iter().map(|(_, rows)| rows).sum();
+            let counts: Vec<_> = reasons.iter().map(|(reason, rows)| format!("{reason} {rows}")).collect();
+            let why = if all > 0 { format!(" ({})", counts.join(", ")) } else { String::new() };
+            return format!("{} of {all} rejected rows{why}", self.rows.len());
+        }
         match (self.rows.first(), self.rows.last()) {
             (Some(first), Some(last)) if first.position < last.position => {
                 format!("rows {} to {}", first.position, last.position)
