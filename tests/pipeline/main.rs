@@ -10,6 +10,7 @@
 //! | `rows.rs` | every broken row is a reject with the reason `data/broken/README.md` states; counts add up |
 //! | `train.rs` | a training ends with the same bytes however it went: threads, interruptions, rows that come late |
 //! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
+//! | `sets.rs` | every manifest of a public data set gives the rows it should, and mixing counts sources and languages |
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test whose helpers fail has failed")]
 
@@ -20,5 +21,6 @@ mod incremental;
 mod project;
 mod rows;
 mod samples;
+mod sets;
 mod tables;
 mod train;
