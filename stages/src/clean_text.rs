@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn scripts_are_converted_by_words_not_by_characters() {
-        assert_eq!(clean("一隻貓正看著鏡頭。", None, Some(Convert::T2s)), "一只猫正看着镜头。");
+        assert_eq!(clean("一隻貓在鏡頭前。", None, Some(Convert::T2s)), "一只猫在镜头前。");
         // 发 is 髮 in hair, 發 in send.
         assert_eq!(clean("头发和发送", None, Some(Convert::S2t)), "頭髮和發送");
         assert_eq!(clean("a cat <image>", None, Some(Convert::S2t)), "a cat <image>");

@@ -54,10 +54,10 @@ fn length(stage: &Quality, answer: &str) -> Option<Reason> {
     let chars = answer.trim().chars().count();
     let few = stage.min_answer_chars.filter(|min| chars < *min);
     let few =
-        few.map(|min| ("answer-too-short", format!("{chars} characters, under {min}: {}", short(answer))));
+        few.map(|min| ("answer-too-short", format!("{chars} character(s), under {min}: {}", short(answer))));
     let many = stage.max_answer_chars.filter(|max| chars > *max);
     few.or_else(|| {
-        many.map(|max| ("answer-too-long", format!("{chars} characters, over {max}: {}", short(answer))))
+        many.map(|max| ("answer-too-long", format!("{chars} character(s), over {max}: {}", short(answer))))
     })
 }
 

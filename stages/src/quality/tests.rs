@@ -23,7 +23,11 @@ fn shown(verdicts: &[Option<String>]) -> String {
 #[test]
 fn lengths_count_characters_of_each_answer() {
     let pairs = [("q", "猫"), ("q", "一只猫。"), ("q", "a long story about a cat")];
-    insta::assert_snapshot!(on_texts(json!({"min_answer_chars": 2, "max_answer_chars": 20}), &pairs), @"");
+    insta::assert_snapshot!(on_texts(json!({"min_answer_chars": 2, "max_answer_chars": 20}), &pairs), @r"
+    answer-too-short: 1 character(s), under 2: `猫`
+    fine
+    answer-too-long: 24 character(s), over 20: `a long story about a cat`
+    ");
 }
 
 #[test]
@@ -37,13 +41,25 @@ fn addresses_and_tags_are_found_in_any_turn() {
         ("3 < 4 > 2?", "yes <3"),
         ("<br/>", "a line break"),
     ];
-    insta::assert_snapshot!(on_texts(json!({"reject_urls": true, "reject_tags": true}), &pairs), @"");
+    insta::assert_snapshot!(on_texts(json!({"reject_urls": true, "reject_tags": true}), &pairs), @r"
+    url: holds `HTTPS://example.org/图`
+    url: holds `www.example.org?`
+    fine
+    tag: holds `<person>`
+    tag: holds `<image>`
+    fine
+    tag: holds `<br/>`
+    ");
 }
 
 #[test]
 fn answers_in_another_language_are_left_out() {
     let pairs = [("What?", "一只猫。"), ("这是什么？", "a cat"), ("几个？", "3")];
-    insta::assert_snapshot!(on_texts(json!({"languages": ["zh"]}), &pairs), @"");
+    insta::assert_snapshot!(on_texts(json!({"languages": ["zh"]}), &pairs), @r"
+    fine
+    language: the answers are in en, not in zh: `a cat`
+    fine
+    ");
 }
 
 #[test]
@@ -55,7 +71,16 @@ fn an_answer_may_come_so_often_and_no_more_across_batches() {
     let stage = stage(json!({"max_repeats": 2, "max_answer_chars": 5}));
     let verdicts =
         verdicts_of(&stage, &[batch(&["a", "b", "a ", "too long"]), batch(&["a", "b", "too long", "b"])]);
-    insta::assert_snapshot!(shown(&verdicts), @"");
+    insta::assert_snapshot!(shown(&verdicts), @r"
+    fine
+    fine
+    fine
+    answer-too-long: 8 character(s), over 5: `too long`
+    repeated-answer: the same answer stands in 2 earlier rows, as many as max_repeats allows
+    fine
+    answer-too-long: 8 character(s), over 5: `too long`
+    repeated-answer: the same answer stands in 2 earlier rows, as many as max_repeats allows
+    ");
 }
 
 #[test]
@@ -66,7 +91,13 @@ fn small_and_narrow_pictures_are_left_out_and_text_only_rows_stay() {
         [vec![&fine], vec![&fine, &small], vec![&wide], vec![], vec![b"no picture"]];
     let batch = rows(&pictures.map(|pictures| (pictures, "q", "a")), &["images"]);
     let verdicts = verdicts_of(&stage(json!({"min_image_side": 32, "max_aspect_ratio": 3.0})), &[batch]);
-    insta::assert_snapshot!(shown(&verdicts), @"");
+    insta::assert_snapshot!(shown(&verdicts), @r"
+    fine
+    image-too-small: 100 x 31 pixels, a side under 32
+    aspect-ratio: 200 x 64 pixels, over 3 to 1
+    fine
+    fine
+    ");
 }
 
 #[test]
