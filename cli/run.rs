@@ -2,9 +2,11 @@
 
 use crate::args::{ManifestArgs, selected, stage};
 use crate::failure::{Failure, Outcome, colours};
-use crate::output::print;
+use crate::output::{Align, Table, bytes, print, thousands};
 use crate::progress::Progress;
 use crate::{interrupt, report};
+use llavm_pipeline::inspect::estimate::StageEstimate;
+use llavm_pipeline::stage::Estimate;
 use llavm_pipeline::{Engine, Finished, Graph, Options, Summary};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
 
-    /// Say what would run and why, and run nothing
+    /// Say what would run and why, and what it takes (disk, memory, steps); run nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -64,8 +66,37 @@ pub fn run(args: &Args, verbose: bool) -> Outcome {
 fn dry_run(engine: &Engine) -> Outcome {
     let plan = engine.plan()?;
     let end = if plan.is_empty() { "\nnothing to do\n" } else { "\nnothing was run (--dry-run)\n" };
-    print(&format!("{plan}{end}"))?;
+    print(&format!("{plan}{}{end}", estimates(&engine.estimate()?)))?;
     Ok(())
+}
+
+/// What all of it takes, whatever is there already; nothing when no stage says.
+fn estimates(stages: &[StageEstimate]) -> String {
+    let columns = [
+        ("about", Align::Left),
+        ("rows", Align::Right),
+        ("disk", Align::Right),
+        ("memory", Align::Right),
+        ("steps", Align::Right),
+    ];
+    let mut table = Table::new(&columns);
+    let mut total = 0;
+    for StageEstimate { name, rows, estimate, .. } in stages {
+        let Some(Estimate { disk, memory, steps, .. }) = estimate else { continue };
+        total += disk;
+        table.row(vec![
+            name.clone(),
+            thousands(*rows),
+            if *disk > 0 { bytes(*disk) } else { String::new() },
+            memory.map(bytes).unwrap_or_default(),
+            steps.map(thousands).unwrap_or_default(),
+        ]);
+    }
+    if stages.iter().all(|stage| stage.estimate.is_none()) {
+        return String::new();
+    }
+    table.row(vec!["in all".to_owned(), String::new(), bytes(total)]);
+    format!("\n{}", table.draw())
 }
 
 impl Args {

@@ -9,6 +9,7 @@
 //! | `filter.rs` | what a filter leaves out is counted, and no reason to stop |
 //! | `rows.rs` | every broken row is a reject with the reason `data/broken/README.md` states; counts add up |
 //! | `train.rs` | a training ends with the same bytes however it went: threads, interruptions, rows that come late |
+//! | `recipes.rs` | the full recipe fits the data sets' layouts, and a dry run tells what it takes |
 //! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
 //! | `sets.rs` | every manifest of a public data set gives the rows it should, and mixing counts sources and languages |
 
@@ -19,6 +20,7 @@ mod determinism;
 mod filter;
 mod incremental;
 mod project;
+mod recipes;
 mod rows;
 mod samples;
 mod sets;
