@@ -201,7 +201,7 @@ impl Evaluate {
             resampler: &found.resampler(self.bootstrap, seed),
         };
         let mut fields = numbers.fields();
-        fields.insert("pictures".to_owned(), json!(found.pictures()));
+        fields.insert("pictures".to_owned(), json!(session.pictures.count(&found.rows)));
         fields.insert("rejected".to_owned(), json!(session.rejected));
         fields.insert("split".to_owned(), json!(self.split));
         fields.insert("turns".to_owned(), json!(self.turns));

@@ -6,7 +6,7 @@ use arrow::array::{Array, FixedSizeBinaryArray, ListArray, RecordBatch, StringAr
 use burn::tensor::Tensor;
 use llavm_model::generate::assistant::Assistant;
 use llavm_pipeline::StageError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows whose pictures go through the vision tower together.
 const AT_ONCE: usize = 32;
@@ -60,6 +60,11 @@ impl Pictures {
             done(found.len())
         })?;
         Ok(pictures)
+    }
+
+    /// How many different pictures some rows show.
+    pub fn count(&self, rows: &[usize]) -> usize {
+        rows.iter().filter_map(|row| self.shown[*row]).collect::<BTreeSet<_>>().len()
     }
 
     /// Hands the features of one run to the rows `seen`, in order.

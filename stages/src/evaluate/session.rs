@@ -42,11 +42,6 @@ impl Found {
     pub fn resampler(&self, replicates: usize, seed: u64) -> Resampler {
         Resampler::new(self.units.clone(), replicates, seed)
     }
-
-    /// Different pictures.
-    pub fn pictures(&self) -> usize {
-        self.units.iter().collect::<std::collections::BTreeSet<_>>().len()
-    }
 }
 
 /// Group and partition, and the rows in it.

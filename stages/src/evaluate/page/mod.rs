@@ -20,6 +20,7 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 const TEMPLATE: &str = include_str!("page.html");
 pub const STYLE: &str = include_str!("page.css");
@@ -44,6 +45,10 @@ struct Page<'a> {
     /// The measure of the slices, and the loss of the longest bar.
     measure: &'static str,
     worst: f64,
+    /// Whether any column has slices.
+    sliced: bool,
+    /// Rows that were asked about.
+    rows: usize,
     tiles: Vec<Tile>,
     looks: Verdict,
     listens: Verdict,
@@ -68,8 +73,23 @@ struct Tile {
 /// A short answer to a big question.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Verdict {
+    class: &'static str,
     word: &'static str,
     text: &'static str,
+}
+
+impl Verdict {
+    fn better(word: &'static str, text: &'static str) -> Self {
+        Self { class: "better", word, text }
+    }
+
+    fn middling(word: &'static str, text: &'static str) -> Self {
+        Self { class: "middling", word, text }
+    }
+
+    fn worse(word: &'static str, text: &'static str) -> Self {
+        Self { class: "worse", word, text }
+    }
 }
 
 /// A split of the token shards.
@@ -112,6 +132,8 @@ pub fn render(
         captions: captions(report),
         measure: if captions(report) { "rouge_l" } else { "exact_match" },
         worst: worst(report),
+        sliced: sliced(report),
+        rows: found.rows.iter().collect::<BTreeSet<_>>().len(),
         tiles: tiles(report),
         looks: looks(report),
         listens: listens(report),
@@ -130,7 +152,7 @@ pub fn fill(name: &'static str, source: &str, page: &impl Serialize) -> Result<S
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_filter("percent", |value: Option<f64>| figure(value, |x| format!("{:.1} %", 100.0 * x)));
     environment.add_filter("number", |value: Option<f64>| figure(value, number));
-    environment.add_filter("signed", |value: Option<f64>| figure(value, |x| format!("{x:+.2}")));
+    environment.add_filter("signed", |value: Option<f64>| figure(value, signed));
     environment.add_filter("width", |value: Option<f64>| {
         (100.0 * value.unwrap_or(0.0).clamp(0.0, 1.0) * 10.0).round() / 10.0
     });
@@ -146,14 +168,22 @@ fn figure(value: Option<f64>, text: impl Fn(f64) -> String) -> String {
     value.filter(|value| value.is_finite()).map_or("–".to_owned(), text)
 }
 
+/// A difference.
+fn signed(value: f64) -> String {
+    // Not "-0.00".
+    let value = if value.abs() < 0.005 { 0.0 } else { value };
+    format!("{value:+.2}")
+}
+
 /// Three digits or so.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 || size == 0.0 => format!("{value:.2}"),
+        size if size >= 1.0 => format!("{value:.2}"),
         size if size >= 0.001 => format!("{value:.3}"),
-        _ => format!("{value:.1e}"),
+        size if size >= 1e-9 => format!("{value:.1e}"),
+        _ => "0".to_owned(),
     }
 }
 
@@ -196,49 +226,61 @@ fn captions(report: &Map<String, Value>) -> bool {
     number_at(report, &["exact_match"]).is_none_or(|exact| exact < FREE_TEXT)
 }
 
+fn sliced(report: &Map<String, Value>) -> bool {
+    let columns = report.get("slices").and_then(Value::as_object);
+    columns
+        .into_iter()
+        .flatten()
+        .any(|(_, values)| values.as_object().is_some_and(|values| !values.is_empty()))
+}
+
 /// The larger of the losses with right and swapped pictures.
 fn worst(report: &Map<String, Value>) -> f64 {
     let losses = [number_at(report, &["loss"]), number_at(report, &["image_swap", "loss"])];
     losses.into_iter().flatten().fold(f64::MIN_POSITIVE, f64::max)
 }
 
-/// What the interval of the drop in exact match, or else of the rise in loss, says.
+/// Does it look? By the drop in exact match, or, of free text, by the rise in loss.
 fn looks(report: &Map<String, Value>) -> Verdict {
     let low = |key: &str| report.get("image_swap")?.get(key)?.get(0)?.as_f64();
-    let (right, other) =
-        (number_at(report, &["exact_match"]), number_at(report, &["image_swap", "exact_match"]));
-    match (right, other) {
-        (Some(right), Some(other)) if right > 0.0 && other <= 0.5 * right => {
-            Verdict { word: "Yes.", text: "Most of its right answers need the right picture." }
-        }
-        _ if low("exact_match_drop_ci").or(low("loss_increase_ci")).is_some_and(|low| low > 0.0) => Verdict {
-            word: "A little.",
-            text: "The right picture helps, but many answers stay the same without it.",
-        },
-        _ if low("loss_increase_ci").is_some_and(|low| low > 0.0) => Verdict {
-            word: "Hardly.",
-            text: "The right picture makes right answers likelier, but it does not change what is said.",
-        },
-        _ => Verdict { word: "No.", text: "It answers as well about any other picture." },
+    let likelier = low("loss_increase_ci").is_some_and(|low| low > 0.0);
+    let exact = number_at(report, &["exact_match"]).unwrap_or(0.0);
+    let swapped = number_at(report, &["image_swap", "exact_match"]).unwrap_or(0.0);
+    if captions(report) && likelier {
+        return Verdict::better("Yes.", "Right answers are likelier about the right picture.");
     }
+    if exact >= FREE_TEXT && swapped <= 0.5 * exact {
+        return Verdict::better("Yes.", "Most of its right answers need the right picture.");
+    }
+    if low("exact_match_drop_ci").is_some_and(|low| low > 0.0) {
+        return Verdict::middling(
+            "A little.",
+            "The right picture helps, but many answers stay the same without it.",
+        );
+    }
+    if likelier {
+        return Verdict::middling(
+            "Hardly.",
+            "The right picture makes right answers likelier, but not what it says.",
+        );
+    }
+    Verdict::worse("No.", "It answers as well about any other picture.")
 }
 
+/// Does it listen? By how often the answer changes with the question, and is right then.
 fn listens(report: &Map<String, Value>) -> Verdict {
     let changed = number_at(report, &["question_swap", "changed"]).unwrap_or(0.0);
-    let right = number_at(report, &["question_swap", "exact_match"]);
-    match (changed, right) {
-        (changed, Some(right)) if changed >= 0.9 && right >= 0.5 => Verdict {
-            word: "Yes.",
-            text: "Another question gets another answer, and most of them are right.",
-        },
-        (changed, _) if changed >= 0.9 => {
-            Verdict { word: "It does answer otherwise.", text: "Whether rightly is another matter." }
-        }
-        (changed, _) if changed >= 0.5 => {
-            Verdict { word: "Often.", text: "Some questions get the answer of another." }
-        }
-        _ => Verdict { word: "Hardly.", text: "It says the same whatever it is asked." },
+    let right = number_at(report, &["question_swap", "exact_match"]).unwrap_or(0.0);
+    if changed >= 0.9 && right >= 0.5 {
+        return Verdict::better("Yes.", "Another question gets another answer, and most of them are right.");
     }
+    if changed >= 0.9 {
+        return Verdict::middling("It does answer otherwise.", "Whether rightly is another matter.");
+    }
+    if changed >= 0.5 {
+        return Verdict::middling("Often.", "Some questions get the answer of another.");
+    }
+    Verdict::worse("Hardly.", "It says the same whatever it is asked.")
 }
 
 /// How texts were split into words.

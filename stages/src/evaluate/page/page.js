@@ -15,7 +15,7 @@ function refresh() {
     card.hidden = !any;
     shown += any;
   }
-  document.getElementById("count").textContent = shown + " of " + cards.length + " pictures";
+  document.getElementById("count").textContent = shown + " of " + cards.length;
 }
 function order() {
   const sign = state.order === "worst" ? 1 : -1;

@@ -98,6 +98,8 @@ fn page_of(predictions: &[Prediction]) -> String {
             captions: captions(&report),
             measure: "exact_match",
             worst: worst(&report),
+            sliced: sliced(&report),
+            rows: PICTURES,
             tiles: tiles(&report),
             looks: looks(&report),
             listens: listens(&report),
@@ -200,8 +202,9 @@ fn verdicts_follow_the_numbers() {
 fn numbers_have_three_digits_or_so() {
     assert_eq!(
         [1234.5, 12.34, 1.234, 0.1234, 0.000_012, 0.0].map(number),
-        ["1234", "12.3", "1.23", "0.123", "1.2e-5", "0.00"]
+        ["1234", "12.3", "1.23", "0.123", "1.2e-5", "0"]
     );
     assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+    assert_eq!([0.5, -0.001, 2.0].map(signed), ["+0.50", "+0.00", "+2.00"]);
     assert_eq!(figure(None, number), "–");
 }
