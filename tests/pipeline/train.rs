@@ -9,7 +9,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const QWEN: &str = r#"{"attention_bias": false, "eos_token_id": 151645, "head_dim": 4, "hidden_act": "silu",
@@ -147,6 +147,26 @@ fn killed_at_any_step_a_training_ends_as_if_it_had_never_been() {
     assert!(!killed.join("checkpoints").exists());
 }
 
+#[test]
+fn interrupted_a_training_saves_where_it_is_and_goes_on_from_there() {
+    let base = BASE.replace("max_steps = 12", "max_steps = 60");
+    let project = project(&[&base]);
+    project.run(&["m.toml", "--until", "shards"]);
+    let mut child = Running(project.command(&["run", "m.toml"]).stderr(Stdio::null()).spawn().unwrap());
+    while fs::read_dir(project.path(".llavm/jobs/base")).map_or(0, Iterator::count) == 0 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap();
+    assert!(!child.wait().success());
+    let saved = newest_checkpoint(&project);
+    assert!(saved < 60, "the training was over before the interrupt");
+    project.run(&["m.toml"]);
+    let metrics = metrics(&folder(&project, "base"));
+    let steps = metrics.column_by_name("step").unwrap().as_primitive::<UInt64Type>();
+    assert_eq!(steps.values().to_vec(), (1..=60).collect::<Vec<u64>>());
+}
+
 /// The step of the newest checkpoint of an unfinished training; 0 without one.
 fn newest_checkpoint(project: &Project) -> u64 {
     let Ok(jobs) = fs::read_dir(project.path(".llavm/jobs/base")) else { return 0 };
@@ -170,6 +190,34 @@ fn any_number_of_threads_trains_the_same_weights() {
         .into();
     assert_eq!(all[0], all[1]);
     assert_eq!(all[0], all[2]);
+}
+
+#[test]
+fn the_first_steps_are_taken_while_later_partitions_are_prepared() {
+    let data =
+        DATA.replace("validation = 0.05", "shuffle = \"partition\"").replace("size = 28", "size = 224");
+    let project = project(&[BASE]);
+    let clip = CLIP
+        .replace("\"image_size\": 28", "\"image_size\": 224")
+        .replace("\"patch_size\": 4", "\"patch_size\": 32");
+    project.write("clip/config.json", clip);
+    project.write("m.toml", format!("{data}{BASE}"));
+    project.run(&["m.toml", "--jobs", "1"]);
+    let mut runs = fs::read_dir(project.path(".llavm/runs")).unwrap();
+    let events = fs::read_to_string(runs.next().unwrap().unwrap().path().join("events.jsonl")).unwrap();
+    let events: Vec<serde_json::Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seconds = |event: &serde_json::Value| event["seconds"].as_f64().unwrap();
+    let is = |event: &serde_json::Value, stage: &str, what: &str| {
+        event["stage"] == stage && event["event"] == what
+    };
+    let step = |event: &&serde_json::Value| {
+        is(event, "base", "progress") && event["text"].as_str().unwrap().starts_with("step ")
+    };
+    let first_step = events.iter().find(step).map(seconds).unwrap();
+    let last_pixels =
+        events.iter().filter(|event| is(event, "pixels", "finished")).map(seconds).fold(0.0, f64::max);
+    assert!(first_step < last_pixels, "first step at {first_step} s, last pixels at {last_pixels} s");
 }
 
 #[test]

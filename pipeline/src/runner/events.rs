@@ -24,6 +24,8 @@ pub struct Log<'a> {
     finished: AtomicUsize,
     /// By node: how many of its tasks are at work, since when, and how long before that.
     active: Mutex<Vec<(i32, Instant, Duration)>>,
+    /// By node: the last percent of a job that was written down.
+    percent: Mutex<Vec<Option<u64>>>,
 }
 
 impl<'a> Log<'a> {
@@ -51,6 +53,7 @@ impl<'a> Log<'a> {
             started,
             finished: AtomicUsize::new(0),
             active: Mutex::new(vec![(0, started, Duration::ZERO); session.graph.nodes.len()]),
+            percent: Mutex::new(vec![None; session.graph.nodes.len()]),
         })
     }
 
@@ -90,8 +93,18 @@ impl<'a> Log<'a> {
                 json!({"event": "failed", "stage": name(stage), "partition": label, "error": error})
             }
             Event::Warning { stage, text } => json!({"event": "warning", "stage": name(stage), "text": text}),
+            Event::Progress { stage, done, text } if self.is_next_percent(*stage, *done) => {
+                json!({"event": "progress", "stage": name(stage), "done": done, "text": text})
+            }
             Event::Rows { .. } | Event::Progress { .. } => return None,
         })
+    }
+
+    /// Whether a job is another percent further than when it was last asked; a job tells much more often than that.
+    fn is_next_percent(&self, node: NodeIndex, done: f64) -> bool {
+        let percent = Some((done * 100.0) as u64);
+        let mut told = self.percent.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut told[node], percent) != percent
     }
 
     /// One more (1) or one less (-1) task of a node is at work.
