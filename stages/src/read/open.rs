@@ -168,7 +168,9 @@ fn prepare(
     let mut columns = rules.needed(&["images", "messages", "id", "language", "source"]);
     columns.extend(filter.iter().flat_map(|filter| filter.columns()).cloned());
     let request = Request { columns: Some(columns.into()), ..Request::default() };
-    files.par_iter_mut().try_for_each(|file| file.raw.prepare(&request, rules.mapping.image.as_deref(), context))
+    files
+        .par_iter_mut()
+        .try_for_each(|file| file.raw.prepare(&request, rules.mapping.image.as_deref(), context))
 }
 
 fn parts(files: &[NamedFile], limit: Option<u64>) -> Vec<Part> {
