@@ -10,7 +10,7 @@ use super::tensorboard::EventFile;
 use llavm_model::config::PixelNorm;
 use llavm_model::train::{Measured, TrainError, Trainer};
 use llavm_pipeline::StageError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Most row ids in an error.
 const NAMED: usize = 16;
@@ -77,10 +77,8 @@ impl Fit<'_, '_> {
             }
             let Some(step) = step else { break };
             let clock = clock.get_or_insert_with(Clock::start);
-            let first = self.trainer.steps() == 0 || self.record.0.is_empty();
             let mut entry = self.step(step?)?;
-            let waited = if first { Duration::ZERO } else { steps.waited.saturating_sub(waited) };
-            clock.count(&entry, start.elapsed(), waited);
+            clock.count(&entry, start.elapsed(), steps.waited.saturating_sub(waited));
             if self.is_due(self.stage.eval_steps) {
                 entry.eval = self.measure(&validation)?;
             }

@@ -48,10 +48,12 @@ impl Clock {
         }
     }
 
-    /// Counts a step that took `time`, of which the trainer waited `waited`.
+    /// Counts a step that took `time`, of which the trainer waited `waited`. Waiting for the very first batch is not the
+    /// feed's fault: there is nothing before it during which it could have been made.
     pub fn count(&mut self, entry: &Entry, time: Duration, waited: Duration) {
-        self.training += time;
-        self.waited += waited;
+        let startup = if self.steps == 0 { waited } else { Duration::ZERO };
+        self.training += time.saturating_sub(startup);
+        self.waited += waited.saturating_sub(startup);
         self.steps += 1;
         self.tokens += entry.tokens;
         self.samples += entry.samples;
@@ -133,7 +135,8 @@ mod tests {
             ..Entry::default()
         };
         let mut clock = Clock::start();
-        clock.count(&entry, Duration::from_secs(2), Duration::from_millis(10));
+        clock.count(&entry, Duration::from_secs(1), Duration::ZERO);
+        clock.count(&entry, Duration::from_secs(3), Duration::from_millis(20));
         insta::assert_snapshot!(
             clock.line(&entry, 100),
             @"step 10/100, loss 3.2500, validation loss 3.5000, lr 1.00e-4, 400 tokens/s, 4.0 samples/s, 3 min left, 0.5% waiting"
