@@ -61,7 +61,7 @@ def manifest(rows: str, rest: str) -> str:
 def stages() -> str:
     """The stages of cc3m-tokens.toml behind `rows`."""
     text = (ROOT / "manifests/cc3m-tokens.toml").read_text()
-    return text[text.index("[stages.pixels]"):].replace("${tokenizer}", str(TOKENIZER))
+    return text[text.index("\n[stages.pixels]"):].replace("${tokenizer}", str(TOKENIZER))
 
 
 def run(llavm: Path, text: str) -> dict:
