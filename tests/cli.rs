@@ -262,7 +262,7 @@ fn every_manifest_of_the_project_is_right() {
 #[test]
 fn a_graph_as_text_mermaid_and_dot() {
     let folder = folder(TEXT);
-    assert_snapshot!(llavm(root(), &["graph", "manifests/quickstart.toml"]).stdout, @r"
+    assert_snapshot!(llavm(root(), &["graph", "manifests/cc3m-sample.toml"]).stdout, @r"
     stage   kind           reads
     rows    read           raw files
     chat    chat-template  rows
@@ -304,7 +304,7 @@ fn a_graph_as_text_mermaid_and_dot() {
 #[test]
 fn kinds_are_listed_with_their_parameters() {
     let all = llavm(root(), &["kinds"]).stdout;
-    let names = "read quality clean-text decode-resize chat-template image-pads tokenize shift-labels shard";
+    let names = "read shapes quality clean-text decode-resize chat-template image-pads tokenize shift-labels shard";
     for kind in names.split(' ') {
         assert!(all.lines().any(|line| line.split_whitespace().next() == Some(kind)), "{all}");
     }

@@ -72,18 +72,18 @@ pub struct ClipVision {
 }
 
 impl Embeddings {
+    /// Random patches are scaled by how many values they sum (ViT-B/32: 1 / sqrt 3072 = 0.018, transformers' 0.02), so that a
+    /// small tower's positions, `initializer_range`, are not drowned by them: without positions it learns no places.
     fn load(mut loader: Loader<'_>, config: &ClipVisionConfig) -> Self {
-        let (hidden, patch) = (config.hidden_size, config.patch_size);
-        let init = Init::Normal(config.initializer_range);
+        let (hidden, patch, channels) = (config.hidden_size, config.patch_size, config.num_channels);
         let positions = [config.num_patches() + 1, hidden];
+        let kernel = [hidden, channels, patch, patch];
+        let scale = |inputs: usize| Init::Normal((inputs as f64).powf(-0.5));
+        let position = Init::Normal(config.initializer_range);
         Self {
-            class_embedding: loader.tensor("class_embedding", [hidden], init),
-            patch_embedding: loader.tensor(
-                "patch_embedding.weight",
-                [hidden, config.num_channels, patch, patch],
-                init,
-            ),
-            position_embedding: loader.tensor("position_embedding.weight", positions, init),
+            class_embedding: loader.tensor("class_embedding", [hidden], scale(hidden)),
+            patch_embedding: loader.tensor("patch_embedding.weight", kernel, scale(channels * patch * patch)),
+            position_embedding: loader.tensor("position_embedding.weight", positions, position),
         }
     }
 
@@ -115,17 +115,19 @@ impl Embeddings {
 impl EncoderLayer {
     fn load(mut loader: Loader<'_>, config: &ClipVisionConfig) -> Self {
         let (hidden, wide, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
-        let mut linear = |name: &str, inputs, outputs| {
-            let init = Init::Normal(config.initializer_range);
-            Linear::with_bias(loader.at(name), inputs, outputs, init, Init::Zeros)
+        // As transformers' `CLIPPreTrainedModel._init_weights`.
+        let width = (hidden as f64).powf(-0.5);
+        let deep = width * (2.0 * config.num_hidden_layers as f64).powf(-0.5);
+        let mut linear = |name: &str, inputs, outputs, std| {
+            Linear::with_bias(loader.at(name), inputs, outputs, Init::Normal(std), Init::Zeros)
         };
         Self {
-            q_proj: linear("self_attn.q_proj", hidden, hidden),
-            k_proj: linear("self_attn.k_proj", hidden, hidden),
-            v_proj: linear("self_attn.v_proj", hidden, hidden),
-            out_proj: linear("self_attn.out_proj", hidden, hidden),
-            fc1: linear("mlp.fc1", hidden, wide),
-            fc2: linear("mlp.fc2", wide, hidden),
+            q_proj: linear("self_attn.q_proj", hidden, hidden, deep),
+            k_proj: linear("self_attn.k_proj", hidden, hidden, deep),
+            v_proj: linear("self_attn.v_proj", hidden, hidden, deep),
+            out_proj: linear("self_attn.out_proj", hidden, hidden, width),
+            fc1: linear("mlp.fc1", hidden, wide, width * 0.5_f64.sqrt()),
+            fc2: linear("mlp.fc2", wide, hidden, deep),
             layer_norm1: LayerNorm::load(loader.at("layer_norm1"), hidden, eps),
             layer_norm2: LayerNorm::load(loader.at("layer_norm2"), hidden, eps),
             heads: config.num_attention_heads,

@@ -16,6 +16,7 @@ pub mod quality;
 pub mod read;
 pub mod row;
 pub mod segments;
+pub mod shapes;
 pub mod shard;
 pub mod shift_labels;
 pub mod sql;
@@ -29,6 +30,7 @@ use llavm_pipeline::registry::Registry;
 pub fn registry() -> Registry {
     Registry::default()
         .source::<read::Read>()
+        .source::<shapes::Shapes>()
         .map::<filter::Filter>()
         .map::<quality::Quality>()
         .map::<clean_text::CleanText>()

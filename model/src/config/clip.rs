@@ -39,7 +39,7 @@ pub struct ClipVisionConfig {
     pub hidden_act: HiddenAct,
     /// Added to the variance in every layer norm.
     pub layer_norm_eps: f64,
-    /// Standard deviation of random weights.
+    /// Standard deviation of random positions; other random weights are scaled by width and depth.
     pub initializer_range: f64,
 }
 
