@@ -6,8 +6,7 @@ use arrow::array::{Array, AsArray};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Manifest, the folder it reads, its rows, and its rows in training and validation shards.
-const SAMPLES: [(&str, &str, u64, usize, usize); 5] = [
-    ("quickstart", "cc3m", 320, 304, 16),
+const SAMPLES: [(&str, &str, u64, usize, usize); 4] = [
     ("cc3m-sample", "cc3m", 320, 304, 16),
     ("instruct-sample", "instruct", 128, 115, 13),
     ("llava-sample", "llava", 40, 36, 4),
