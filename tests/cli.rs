@@ -304,7 +304,8 @@ fn a_graph_as_text_mermaid_and_dot() {
 #[test]
 fn kinds_are_listed_with_their_parameters() {
     let all = llavm(root(), &["kinds"]).stdout;
-    let names = "read shapes quality clean-text decode-resize chat-template image-pads tokenize shift-labels shard";
+    let names =
+        "read shapes quality clean-text decode-resize chat-template image-pads tokenize shift-labels shard";
     for kind in names.split(' ') {
         assert!(all.lines().any(|line| line.split_whitespace().next() == Some(kind)), "{all}");
     }
