@@ -226,7 +226,7 @@ fn a_report_has_every_number_with_its_interval() {
 #[test]
 fn batches_give_what_one_question_at_a_time_gives() {
     let by_batch = |size: usize| {
-        let run = Run::new("");
+        let run = Run::new("samples = 9\n");
         let run =
             Run { manifest: run.manifest.replace("batch_size = 5", &format!("batch_size = {size}")), ..run };
         run.run();
