@@ -177,8 +177,8 @@ size = "large"
      8 │
        ╰────
       help: Did you mean `columns`? Parameters of `read`: files, format, columns, conversation,
-            images, image_name, placeholder_images, explode, where, limit, prompts, language,
-            source, header, partition_rows.
+            images, image_name, placeholder_images, explode, where, limit, prompts, language, source,
+            header, partition_rows.
 
       × `chat` is of the unknown kind `chat-templat`
         ╭─[m.toml:10:13]
@@ -188,9 +188,9 @@ size = "large"
         ·                    ╰── no such kind
      11 │ from      = "rows"
         ╰────
-      help: Did you mean `chat-template`? Kinds: read, filter, quality, clean-text,
-            decode-resize, encode-images, chat-template, image-pads, tokenize, shift-labels,
-            shard, train, evaluate, export.
+      help: Did you mean `chat-template`? Kinds: read, shapes, filter, quality, clean-text,
+            decode-resize, encode-images, chat-template, image-pads, tokenize, shift-labels, shard,
+            train, evaluate, export.
 
       × `pixels` reads the unknown stage `rws`
         ╭─[m.toml:15:8]
@@ -253,7 +253,8 @@ fn an_unknown_stage_or_variable_on_the_command_line_names_the_nearest() {
 #[test]
 fn every_manifest_of_the_project_is_right() {
     let manifests = std::fs::read_dir(root().join("manifests")).unwrap();
-    for manifest in manifests.map(|entry| entry.unwrap().path()) {
+    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    for manifest in manifests.map(|entry| entry.unwrap().path()).filter(is_manifest) {
         let call = llavm(root(), &["graph", manifest.to_str().unwrap()]);
         assert_eq!(call.status, 0, "{}: {}", manifest.display(), call.stderr);
     }

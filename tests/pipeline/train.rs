@@ -193,34 +193,6 @@ fn any_number_of_threads_trains_the_same_weights() {
 }
 
 #[test]
-fn the_first_steps_are_taken_while_later_partitions_are_prepared() {
-    let data =
-        DATA.replace("validation = 0.05", "shuffle = \"partition\"").replace("size = 28", "size = 224");
-    let project = project(&[BASE]);
-    let clip = CLIP
-        .replace("\"image_size\": 28", "\"image_size\": 224")
-        .replace("\"patch_size\": 4", "\"patch_size\": 32");
-    project.write("clip/config.json", clip);
-    project.write("m.toml", format!("{data}{BASE}"));
-    project.run(&["m.toml", "--jobs", "1"]);
-    let mut runs = fs::read_dir(project.path(".llavm/runs")).unwrap();
-    let events = fs::read_to_string(runs.next().unwrap().unwrap().path().join("events.jsonl")).unwrap();
-    let events: Vec<serde_json::Value> =
-        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let seconds = |event: &serde_json::Value| event["seconds"].as_f64().unwrap();
-    let is = |event: &serde_json::Value, stage: &str, what: &str| {
-        event["stage"] == stage && event["event"] == what
-    };
-    let step = |event: &&serde_json::Value| {
-        is(event, "base", "progress") && event["text"].as_str().unwrap().starts_with("step ")
-    };
-    let first_step = events.iter().find(step).map(seconds).unwrap();
-    let last_pixels =
-        events.iter().filter(|event| is(event, "pixels", "finished")).map(seconds).fold(0.0, f64::max);
-    assert!(first_step < last_pixels, "first step at {first_step} s, last pixels at {last_pixels} s");
-}
-
-#[test]
 fn a_training_goes_on_from_another_and_tells_its_history() {
     let tune = r#"
 [stages.tune]

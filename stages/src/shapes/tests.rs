@@ -200,7 +200,7 @@ fn the_pixels_bear_out_every_answer() {
         let facts = [
             ("colour", COLOURS[seen.colour].0[0]),
             ("shape", form(&seen.shapes[0])),
-            ("size", if width.max(height) > 48 { "large" } else { "small" }),
+            ("size", if width.max(height) > 44 { "large" } else { "small" }),
             ("number", ["one", "two", "three"][seen.shapes.len() - 1]),
             ("place", super::words::PLACES[cell][0]),
         ];
