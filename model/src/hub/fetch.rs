@@ -11,13 +11,15 @@ use super::repository::Repository;
 use super::settings::Settings;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// Files shown where none is chosen.
 const EXAMPLES: usize = 5;
+/// Tells the temporary files of one process apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// Is told what a fetch does, by several threads.
 pub trait Observer: Sync {
@@ -264,7 +266,8 @@ impl Hub {
         let reference = plan.repository.reference(&self.settings.cache);
         if plan.repository.revision != plan.commit {
             let wrong = |error| FetchError::writing(&reference, 0, error);
-            let temporary = reference.with_extension(format!("{}.tmp", std::process::id()));
+            let write = WRITES.fetch_add(1, Ordering::Relaxed);
+            let temporary = reference.with_extension(format!("{}-{write}.tmp", std::process::id()));
             make_parent(&reference).map_err(wrong)?;
             fs::write(&temporary, &plan.commit).map_err(wrong)?;
             fs::rename(&temporary, &reference).map_err(wrong)?;
