@@ -27,7 +27,7 @@ pub use estimate::{Estimate, Expected};
 pub use job::{JobContext, JobStage, Lineage, Origin, OriginStage, RowAccess};
 
 /// Rows in one batch: the unit of work and of memory. Every table has its batch borders at multiples of this within a
-/// partition, so tables that line up do so batch by batch.
+/// partition, so tables that line up do so batch by batch. Raise `FORMAT` of `key.rs` with it.
 pub const BATCH_ROWS: usize = 128;
 
 /// Rows in one partition unless a source says otherwise.

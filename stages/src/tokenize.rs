@@ -27,7 +27,7 @@ use llavm_pipeline::stage::{
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Parameters of `tokenize`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -125,13 +125,37 @@ impl MapStage for Tokenize {
         let folder = tokenizer_folder::resolve(&self.tokenizer)?;
         let tokenizer = Tokenizer::from_folder(&folder)
             .map_err(|error| StageError::new(error.to_string()).because(error))?;
-        Ok(Box::new(Encoder { tokenizer, stage: self.clone() }))
+        Ok(Box::new(Encoder { tokenizer, stage: self.clone(), prompts: Prompts::default() }))
     }
 }
 
 struct Encoder {
     tokenizer: Tokenizer,
     stage: Tokenize,
+    prompts: Prompts,
+}
+
+/// The tokens of text that is not trained on: prompts and what the template adds come again and again.
+#[derive(Default)]
+struct Prompts {
+    known: RwLock<HashMap<String, Arc<[u32]>>>,
+}
+
+impl Prompts {
+    /// Texts remembered at once; data sets ask a few questions, or as many as they have rows.
+    const MOST: usize = 1024;
+
+    fn get(&self, text: &str) -> Option<Arc<[u32]>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(text).cloned()
+    }
+
+    fn insert(&self, text: &str, ids: Arc<[u32]>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        known.insert(text.to_owned(), ids);
+    }
 }
 
 impl Apply for Encoder {
@@ -173,8 +197,6 @@ struct Work {
     ids: Vec<u32>,
     train: Vec<bool>,
     pads: Option<Pads>,
-    /// Text of this batch that is not trained on: prompts and what the template adds come again and again.
-    prompts: HashMap<String, Vec<u32>>,
     /// Pads of the row's pictures, and where the last one ends.
     n_pads: usize,
     pads_end: usize,
@@ -235,15 +257,14 @@ impl Encoder {
         if work.text.is_empty() {
             return Ok(());
         }
-        let known = work.prompts.get(&work.text);
-        if let Some(ids) = known {
-            work.ids.extend_from_slice(ids);
+        if let Some(ids) = (!train).then(|| self.prompts.get(&work.text)).flatten() {
+            work.ids.extend_from_slice(&ids);
         } else {
             let ids = self.tokenizer.encode(&work.text);
             let ids = ids.map_err(|error| Failure::Row("unencodable", error.to_string()))?;
             work.ids.extend_from_slice(&ids);
             if !train {
-                work.prompts.insert(work.text.clone(), ids);
+                self.prompts.insert(&work.text, ids.into());
             }
         }
         work.train.resize(work.ids.len(), train);

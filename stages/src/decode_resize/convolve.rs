@@ -20,49 +20,52 @@ const ROWS: usize = 16;
 const LANES: usize = 3 * ROWS;
 
 /// What each output pixel of an axis takes from the input.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Kernel {
     /// For each output pixel: first input pixel, and the place of its weights.
     pixels: Vec<(usize, std::ops::Range<usize>)>,
     weights: Vec<i32>,
+    /// The weights of one pixel before they are rounded.
+    exact: Vec<f64>,
 }
 
 impl Kernel {
-    /// The kernel that scales `from` pixels to `to`, for the `size` output pixels from `start` on
+    /// Becomes the kernel that scales `from` pixels to `to`, for the `size` output pixels from `start` on
     /// (`precompute_coeffs`, `normalize_coeffs_8bpc`).
-    pub fn new(filter: Filter, from: u32, to: u64, start: u64, size: u32) -> Self {
+    pub fn set(&mut self, filter: Filter, from: u32, to: u64, start: u64, size: u32) {
         let scale = f64::from(from) / to as f64;
-        let mut kernel = Self { pixels: Vec::with_capacity(size as usize), weights: Vec::new() };
+        self.pixels.clear();
+        self.weights.clear();
         for pixel in start..start + u64::from(size) {
             let center = (pixel as f64 + 0.5) * scale;
-            let place = kernel.weights.len();
+            let place = self.weights.len();
             let first = match filter {
                 Filter::Nearest => {
-                    kernel.weights.push(1 << PRECISION);
+                    self.weights.push(1 << PRECISION);
                     center as usize
                 }
-                _ => kernel.push_weights(filter, center, scale, f64::from(from)),
+                _ => self.push_weights(filter, center, scale, f64::from(from)),
             };
-            kernel.pixels.push((first, place..kernel.weights.len()));
+            self.pixels.push((first, place..self.weights.len()));
         }
-        kernel
     }
 
     /// Appends the weights around `center`; the first input pixel that has one.
     fn push_weights(&mut self, filter: Filter, center: f64, scale: f64, from: f64) -> usize {
         let stretch = scale.max(1.0);
         let (support, shrink) = (support(filter) * stretch, 1.0 / stretch);
-        let first = (center - support + 0.5).trunc().max(0.0);
-        let end = (center + support + 0.5).trunc().min(from);
-        let weight = |x: usize| value(filter, (x as f64 + first - center + 0.5) * shrink);
-        let weights: Vec<f64> = (0..(end - first) as usize).map(weight).collect();
-        let sum: f64 = weights.iter().sum();
+        let first = (center - support + 0.5).max(0.0) as usize;
+        let end = (center + support + 0.5).min(from) as usize;
+        let weight = |x: usize| value(filter, (x as f64 - center + 0.5) * shrink);
+        self.exact.clear();
+        self.exact.extend((first..end).map(weight));
+        let sum: f64 = self.exact.iter().sum();
         let fixed = |weight: &f64| {
             let share = if sum == 0.0 { *weight } else { weight / sum } * f64::from(1 << PRECISION);
             (share + 0.5_f64.copysign(share)) as i32
         };
-        self.weights.extend(weights.iter().map(fixed));
-        first as usize
+        self.weights.extend(self.exact.iter().map(fixed));
+        first
     }
 
     /// The input pixels that are needed: first and one past the last.
@@ -238,8 +241,9 @@ mod tests {
             let contrast = (0..width * height * 3).map(|n| if n * n % 7 < 3 { 255 } else { 0 });
             for pixels in [noise.collect::<Vec<u8>>(), contrast.collect()] {
                 for filter in [Filter::Nearest, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos3] {
-                    let kernel = |from: u64| Kernel::new(filter, from as u32, to, 0, to as u32);
-                    let (x, y) = (kernel(width), kernel(height));
+                    let [mut x, mut y] = [(); 2].map(|()| Kernel::default());
+                    x.set(filter, width as u32, to, 0, to as u32);
+                    y.set(filter, height as u32, to, 0, to as u32);
                     let [mut one, mut other] = [(); 2].map(|()| vec![0; 3 * (to * to) as usize]);
                     convolver.resize(&pixels, width as usize, &x, &y, &mut one);
                     convolver.resize_anywhere(&pixels, width as usize, &x, &y, &mut other);

@@ -1,9 +1,9 @@
 //! Encoded picture to 8-bit RGB, as Pillow's `Image.open(…).convert("RGB")` gives it.
 //!
 //! Alpha is dropped, EXIF orientation and colour profiles are not applied, of an animation the first frame counts, 16-bit
-//! grey is clipped to 255 (Pillow's I;16 to RGB) and other 16-bit samples keep their high byte. A JPEG without its end
-//! marker is truncated, as it is for libjpeg.
+//! grey is clipped to 255 (Pillow's I;16 to RGB) and other 16-bit samples keep their high byte.
 
+use super::jpeg;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ pub type Unusable = (&'static str, String);
 /// The code of a picture with more than `max_pixels` pixels.
 const TOO_LARGE: &str = "too-large";
 /// The code of everything that is no whole picture.
-const UNDECODABLE: &str = "undecodable";
+pub const UNDECODABLE: &str = "undecodable";
 
 /// A decoded picture: `pixels` holds width × height × 3 bytes, row by row.
 #[derive(Debug)]
@@ -43,10 +43,18 @@ impl Buffers {
     }
 }
 
+/// A picture whose size and kind of pixels are known.
+pub struct Opened<'a> {
+    pub width: u32,
+    pub height: u32,
+    pub color: ColorType,
+    /// Fills a buffer of exactly width × height pixels of that kind.
+    pub read: Box<dyn FnOnce(&mut [u8]) -> Result<(), Unusable> + 'a>,
+}
+
 /// Decodes `bytes`; the size is checked before the pixels are read.
 pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Result<Rgb<'a>, Unusable> {
-    let (format, decoder) = open(bytes, max_pixels)?;
-    let (width, height) = decoder.dimensions();
+    let Opened { width, height, color, read } = open(bytes, max_pixels)?;
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err((UNDECODABLE, format!("{width} × {height} pixels")));
@@ -55,35 +63,38 @@ pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Re
         let detail = format!("{width} × {height} pixels, over max_pixels = {max_pixels}");
         return Err((TOO_LARGE, detail));
     }
-    let color = decoder.color_type();
     let Buffers { raw, rgb } = buffers;
     let target = if color == ColorType::Rgb8 { &mut *rgb } else { &mut *raw };
-    let bytes_needed = usize::try_from(decoder.total_bytes()).map_err(|_| too_large_for_memory())?;
+    let bytes_needed = pixels.checked_mul(u64::from(color.bytes_per_pixel()));
+    let bytes_needed = bytes_needed.and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes_needed = bytes_needed.ok_or_else(too_large_for_memory)?;
     if target.len() < bytes_needed {
         target.resize(bytes_needed, 0);
     }
     // Decoders of foreign bytes have panicked before; one picture must not end a run.
-    let read = catch_unwind(AssertUnwindSafe(|| decoder.read_image(&mut target[..bytes_needed])));
-    read.map_err(|_| (UNDECODABLE, "the decoder gave up".to_owned()))?.map_err(|error| unusable(&error))?;
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err((UNDECODABLE, "truncated: the JPEG ends before its end marker".to_owned()));
-    }
+    let read = catch_unwind(AssertUnwindSafe(|| read(&mut target[..bytes_needed])));
+    read.map_err(|_| (UNDECODABLE, "the decoder gave up".to_owned()))??;
     if color != ColorType::Rgb8 {
         to_rgb(color, &raw[..bytes_needed], rgb)?;
     }
     Ok(Rgb { width, height, pixels: &rgb[..pixels as usize * 3] })
 }
 
-fn open(bytes: &[u8], max_pixels: u64) -> Result<(ImageFormat, impl ImageDecoder + '_), Unusable> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let mut reader = reader.map_err(|error| (UNDECODABLE, error.to_string()))?;
-    let format = reader.format().ok_or_else(|| no_picture(bytes))?;
+fn open(bytes: &[u8], max_pixels: u64) -> Result<Opened<'_>, Unusable> {
+    let format = image::guess_format(bytes).map_err(|_| no_picture(bytes))?;
+    if format == ImageFormat::Jpeg {
+        return jpeg::open(bytes);
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     // Eight bytes is the widest pixel a decoder gives; as much again for what it needs itself.
     limits.max_alloc = Some(max_pixels.saturating_mul(16).max(64 << 20));
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(|error| unusable(&error))?;
-    Ok((format, decoder))
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    let read = |pixels: &mut [u8]| decoder.read_image(pixels).map_err(|error| unusable(&error));
+    Ok(Opened { width, height, color, read: Box::new(read) })
 }
 
 fn no_picture(bytes: &[u8]) -> Unusable {
@@ -131,27 +142,4 @@ fn to_rgb(color: ColorType, raw: &[u8], rgb: &mut Vec<u8>) -> Result<(), Unusabl
         other => return Err((UNDECODABLE, format!("pixels of the type {other:?} are not supported"))),
     }
     Ok(())
-}
-
-/// Whether the end marker (FF D9) follows the picture's data. The decoder fills what is missing with grey and says nothing.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    bytes.ends_with(&[0xFF, 0xD9]) || jpeg_end(bytes).is_some()
-}
-
-/// Walks over the markers up to the end marker (ITU T.81, annex B).
-fn jpeg_end(bytes: &[u8]) -> Option<usize> {
-    let mut at = 2;
-    loop {
-        // In a scan, FF 00 is data and FF D0 to FF D7 are restarts; a marker may be preceded by any number of FF.
-        at += bytes.get(at..)?.iter().position(|&byte| byte == 0xFF)?;
-        at += bytes[at..].iter().position(|&byte| byte != 0xFF)?;
-        match bytes[at] {
-            0x00 | 0x01 | 0xD0..=0xD8 => at += 1,
-            0xD9 => return Some(at + 1),
-            _ => {
-                let length = bytes.get(at + 1..at + 3)?;
-                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-            }
-        }
-    }
 }

@@ -11,17 +11,17 @@
 
 mod convolve;
 pub mod decode;
+mod jpeg;
 mod resize;
 
 use crate::arrays::{Lists, column, item_range, list_of};
 use arrow::array::{Array, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
-use convolve::Convolver;
 use decode::{Buffers, Unusable, decode};
 use llavm_pipeline::stage::{Apply, Estimate, Expected, MapStage, OpenContext, Parameters, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
-use resize::resize;
+use resize::Resizer;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ impl Apply for DecodeResize {
 
 thread_local! {
     /// Buffers of the thread that works on a batch, so that a picture costs no allocation.
-    static WORK: RefCell<(Buffers, Convolver)> = RefCell::default();
+    static WORK: RefCell<(Buffers, Resizer)> = RefCell::default();
 }
 
 impl DecodeResize {
@@ -164,10 +164,9 @@ impl DecodeResize {
     fn append(&self, n: usize, encoded: &[u8], pixels: &mut Vec<u8>) -> Result<(), Unusable> {
         let start = pixels.len();
         pixels.resize(start + self.n_bytes(), 0);
-        WORK.with_borrow_mut(|(buffers, convolver)| {
+        WORK.with_borrow_mut(|(buffers, resizer)| {
             let rgb = decode(encoded, self.max_pixels, buffers)?;
-            let to = (self.size, self.filter, self.crop);
-            resize(convolver, &rgb, to, &mut pixels[start..]);
+            resizer.resize(&rgb, (self.size, self.filter, self.crop), &mut pixels[start..]);
             buffers.trim();
             Ok(())
         })

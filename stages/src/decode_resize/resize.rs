@@ -28,16 +28,27 @@ fn axes(width: u32, height: u32, size: u32, crop: Crop) -> (Axis, Axis) {
     (axis(width), axis(height))
 }
 
-/// Writes the square of `rgb` (`[height, width, 3]`) to `planes` (`[3, size, size]`).
-pub fn resize(
-    convolver: &mut Convolver,
-    rgb: &super::decode::Rgb<'_>,
-    (size, filter, crop): (u32, Filter, Crop),
-    planes: &mut [u8],
-) {
-    let (x, y) = axes(rgb.width, rgb.height, size, crop);
-    let kernel = |axis: Axis| Kernel::new(filter, axis.from, axis.to, axis.start, axis.size);
-    convolver.resize(rgb.pixels, rgb.width as usize, &kernel(x), &kernel(y), planes);
+/// Resizes pictures one after the other, in memory that is used again.
+#[derive(Debug, Default)]
+pub struct Resizer {
+    convolver: Convolver,
+    x: Kernel,
+    y: Kernel,
+}
+
+impl Resizer {
+    /// Writes the square of `rgb` (`[height, width, 3]`) to `planes` (`[3, size, size]`).
+    pub fn resize(
+        &mut self,
+        rgb: &super::decode::Rgb<'_>,
+        (size, filter, crop): (u32, Filter, Crop),
+        planes: &mut [u8],
+    ) {
+        let (x, y) = axes(rgb.width, rgb.height, size, crop);
+        self.x.set(filter, x.from, x.to, x.start, x.size);
+        self.y.set(filter, y.from, y.to, y.start, y.size);
+        self.convolver.resize(rgb.pixels, rgb.width as usize, &self.x, &self.y, planes);
+    }
 }
 
 #[cfg(test)]
@@ -58,9 +69,11 @@ mod tests {
     /// The whole picture resized, the crop at the end.
     fn plainly(rgb: &Rgb<'_>, size: u32, filter: Filter) -> Vec<u8> {
         let (x, y) = axes(rgb.width, rgb.height, size, Crop::Center);
-        let kernel = |axis: Axis| Kernel::new(filter, axis.from, axis.to, 0, axis.to as u32);
+        let [mut wide, mut high] = [(); 2].map(|()| Kernel::default());
+        wide.set(filter, x.from, x.to, 0, x.to as u32);
+        high.set(filter, y.from, y.to, 0, y.to as u32);
         let mut whole = vec![0; 3 * (x.to * y.to) as usize];
-        Convolver::default().resize(rgb.pixels, rgb.width as usize, &kernel(x), &kernel(y), &mut whole);
+        Convolver::default().resize(rgb.pixels, rgb.width as usize, &wide, &high, &mut whole);
         let rows = whole.chunks(x.to as usize).enumerate();
         let kept = rows.filter(|(n, _)| (y.start..y.start + u64::from(size)).contains(&(*n as u64 % y.to)));
         kept.flat_map(|(_, row)| row[x.start as usize..][..size as usize].to_vec()).collect()
@@ -68,7 +81,7 @@ mod tests {
 
     #[test]
     fn computing_only_what_is_kept_is_cropping_at_the_end() {
-        let mut convolver = Convolver::default();
+        let mut resizer = Resizer::default();
         for (width, height) in [(300, 400), (400, 300), (37, 91), (500, 224), (224, 224), (641, 97), (5, 140)]
         {
             let noise = (0_u64..width * height * 3).map(|n| (n.wrapping_mul(n ^ 0x9E37) >> 7) as u8);
@@ -76,7 +89,7 @@ mod tests {
             let rgb = Rgb { width: width as u32, height: height as u32, pixels: &pixels };
             for filter in [Filter::Nearest, Filter::Bilinear, Filter::Bicubic, Filter::Lanczos3] {
                 let mut planes = vec![0; 3 * 224 * 224];
-                resize(&mut convolver, &rgb, (224, filter, Crop::Center), &mut planes);
+                resizer.resize(&rgb, (224, filter, Crop::Center), &mut planes);
                 assert!(planes == plainly(&rgb, 224, filter), "{width} × {height}, {filter:?}");
             }
         }
