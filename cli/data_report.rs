@@ -2,7 +2,7 @@
 
 use crate::args::{ManifestArgs, stage};
 use crate::failure::{Failure, Outcome, colours};
-use crate::output::{bytes, print, thousands};
+use crate::output::{bytes, print, rate, thousands};
 use indicatif::{ProgressBar, ProgressStyle};
 use llavm_pipeline::Engine;
 use llavm_stages::data_report::{Options, render, report};
@@ -55,8 +55,8 @@ pub fn run(args: &Args) -> Outcome {
 
 fn spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} rows  {per_sec}") {
-        bar.set_style(style);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} rows  {rate} rows/s") {
+        bar.set_style(style.with_key("rate", rate));
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

@@ -1,5 +1,6 @@
 //! Standard output: text as it is, and tables whose columns line up.
 
+use indicatif::ProgressState;
 use std::io::{self, ErrorKind, Write};
 
 /// Writes `text` to standard output. A reader that has gone away (`llavm … | head`) is no error.
@@ -71,6 +72,12 @@ pub fn thousands(count: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// The key `rate` of a progress bar: units a second without decimals.
+pub fn rate(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    // Decoration: where it cannot be written, nothing is lost.
+    let _ = text.write_str(&thousands(state.per_sec() as u64));
 }
 
 /// A size as people read it: "812 B", "2.0 KiB", "45.3 MiB".

@@ -1,8 +1,8 @@
 //! How far a run is: bars on a terminal, plain lines otherwise, both on standard error.
 
-use crate::output::{duration, thousands};
+use crate::output::{duration, rate, thousands};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use llavm_pipeline::graph::NodeIndex;
+use llavm_pipeline::graph::{Node, NodeIndex};
 use llavm_pipeline::{Event, Graph, Observer};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ struct Shown {
 #[derive(Clone, Debug, Default)]
 struct Counts {
     name: String,
+    is_job: bool,
     /// Partitions to make, begun and made by this run.
     to_make: usize,
     begun: usize,
@@ -48,15 +49,15 @@ struct Counts {
 impl Progress {
     /// Bars when `bars`, plain lines otherwise.
     pub fn new(graph: &Graph, bars: bool) -> Self {
-        let shown = |name: &String| Shown {
-            counts: Counts { name: name.clone(), ..Counts::default() },
+        let shown = |node: &Node| Shown {
+            counts: Counts { name: node.name.clone(), is_job: node.stage.role.is_job(), ..Counts::default() },
             started: None,
             told: Instant::now(),
             bar: None,
         };
         Self {
             bars: bars.then(MultiProgress::new),
-            stages: Mutex::new(graph.nodes.iter().map(|node| shown(&node.name)).collect()),
+            stages: Mutex::new(graph.nodes.iter().map(shown).collect()),
         }
     }
 
@@ -193,14 +194,14 @@ impl Counts {
 }
 
 fn bar(counts: &Counts) -> ProgressBar {
-    let template = if counts.job.is_some() {
-        "{prefix:16!} {bar:28} {percent:>3}%  {eta:>4} left  {wide_msg}"
+    let template = if counts.is_job {
+        "{prefix:16!} {bar:12} {percent:>3}%  {wide_msg}"
     } else {
-        "{prefix:16!} {bar:28} {human_pos:>9} rows  {per_sec:>12}  {eta:>4} left  {wide_msg}"
+        "{prefix:16!} {bar:28} {human_pos:>9} rows  {rate:>8} rows/s  {eta:>4} left  {wide_msg}"
     };
     let bar = ProgressBar::new(counts.rows_in_all().max(1));
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("━╸─"));
+        bar.set_style(style.progress_chars("━╸─").with_key("rate", rate));
     }
     bar.with_prefix(counts.name.clone())
 }
@@ -217,8 +218,9 @@ impl Follow for ProgressBar {
             self.set_position((done.clamp(0.0, 1.0) * JOB_STEPS as f64) as u64);
             self.set_message(text.clone());
         } else {
-            self.set_length(counts.rows_in_all().max(1));
-            self.set_position(counts.rows);
+            let rows = counts.rows.max(counts.rows_made);
+            self.set_length(counts.rows_in_all().max(rows).max(1));
+            self.set_position(rows);
             if counts.rejected > 0 {
                 self.set_message(format!("{} rejected", thousands(counts.rejected)));
             }

@@ -4,7 +4,7 @@ use crate::args::{ManifestArgs, selected, stage};
 use crate::failure::{Failure, Outcome, colours};
 use crate::output::{Align, Table, bytes, print, thousands};
 use crate::progress::Progress;
-use crate::{interrupt, report};
+use crate::{interrupt, report, status};
 use llavm_pipeline::inspect::estimate::StageEstimate;
 use llavm_pipeline::stage::Estimate;
 use llavm_pipeline::{Engine, Finished, Graph, Options, Summary};
@@ -126,7 +126,8 @@ impl Args {
             write_summary(&summary, file)?;
         }
         let idle = errors.is_empty() && summary.stages.iter().all(|stage| stage.ran == 0);
-        print(&if idle { report::nothing_to_do(&summary) } else { report::render(&summary, &folder) })?;
+        let end = if idle { report::nothing_to_do(&summary) } else { report::render(&summary, &folder) };
+        print(&(end + &status::results(&engine.status()?, engine.graph())))?;
         if errors.is_empty() { Ok(()) } else { Err(Failure::from(errors)) }
     }
 }

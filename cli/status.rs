@@ -4,8 +4,9 @@ use crate::args::ManifestArgs;
 use crate::failure::Outcome;
 use crate::output::{Align, Table, print, thousands};
 use llavm_pipeline::inspect::status::{StageStatus, State, Status};
-use llavm_pipeline::{Engine, Options};
+use llavm_pipeline::{Engine, Graph, Options};
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// Show which stages are done, with rows and rejects
 ///
@@ -29,7 +30,7 @@ pub fn run(args: &Args) -> Outcome {
     let text = if args.json {
         serde_json::to_string_pretty(&status).map_err(std::io::Error::from)? + "\n"
     } else {
-        table(&status)
+        table(&status) + &results(&status, engine.graph())
     };
     print(&text)?;
     Ok(())
@@ -60,6 +61,25 @@ fn table(status: &Status) -> String {
         }
     }
     if out.ends_with('\n') { out } else { out + "\n" }
+}
+
+/// Where the results of the jobs are: the page to open, or the folder. Empty when no job is done.
+pub fn results(status: &Status, graph: &Graph) -> String {
+    let is_job = |name: &str| graph.nodes.iter().any(|node| node.name == name && node.stage.role.is_job());
+    let jobs = status.stages.iter().filter(|stage| is_job(&stage.name));
+    let places: Vec<_> = jobs.filter_map(|stage| Some((&stage.name, result(&stage.files)?))).collect();
+    let width = places.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let lines = places.iter().map(|(name, place)| format!("\n{name:width$}  {}", place.display()));
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { lines + "\n" }
+}
+
+/// A page if there is one, else the folder in which all of them lie.
+fn result(files: &[PathBuf]) -> Option<&Path> {
+    let page = files.iter().find(|file| file.extension().is_some_and(|ending| ending == "html"));
+    let folders =
+        || files.iter().filter_map(|file| file.parent()).min_by_key(|folder| folder.components().count());
+    page.map(PathBuf::as_path).or_else(folders)
 }
 
 /// Rows of a derived table that nobody has read are not known.
