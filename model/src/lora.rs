@@ -3,6 +3,8 @@
 //! Two thin products beside the frozen weight: neither the product `B A` nor a gradient of `W` is ever
 //! formed in training. Names, shapes and scaling are PEFT 0.21's.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{Distribution, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +99,9 @@ fn last_parts(names: &[String]) -> String {
     parts.join(", ")
 }
 
+/// Held by whoever seeds Burn's generator and draws from it.
+static DRAWING: Mutex<()> = Mutex::new(());
+
 /// The branch beside one linear.
 #[derive(Clone, Debug)]
 pub struct LoraAdapter {
@@ -106,8 +111,11 @@ pub struct LoraAdapter {
     pub lora_b: Tensor<2>,
     /// What the branch is multiplied by.
     pub scaling: f64,
-    /// Share of inputs dropped while A is being trained.
+    /// Share of inputs that is dropped while [`LoraAdapter::draw`] says what.
     pub dropout: f64,
+    /// Where the mask of the dropped inputs comes from: one number, one mask. `None` drops nothing (inference); the trainer
+    /// draws another number for every micro-batch.
+    pub draw: Option<u64>,
     /// Whether the linear's weight already holds the update.
     pub merged: bool,
 }
@@ -121,6 +129,7 @@ impl LoraAdapter {
             lora_b: loader.tensor("lora_B.weight", [outputs, config.r], Init::Zeros),
             scaling: config.scaling(),
             dropout: config.lora_dropout,
+            draw: None,
             merged: false,
         }
     }
@@ -137,13 +146,17 @@ impl LoraAdapter {
         y + rows_by_weight(inner, &self.lora_b)
     }
 
-    /// Inverted dropout, active only while A gathers gradients: a model without autodiff is in inference.
+    /// Inverted dropout.
     fn drop(&self, x: Tensor<2>) -> Tensor<2> {
-        if self.dropout == 0.0 || !self.lora_a.is_require_grad() {
-            return x;
-        }
+        let Some(seed) = self.draw.filter(|_| self.dropout > 0.0) else { return x };
         let keep = 1.0 - self.dropout;
-        let kept = x.clone().inner().random_like(Distribution::Bernoulli(keep));
+        let plain = x.clone().inner();
+        let kept = {
+            // Burn's generator is the process's: nobody else may seed it before the mask is drawn.
+            let _turn = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+            plain.device().seed(seed);
+            plain.random_like(Distribution::Bernoulli(keep))
+        };
         x * kept / keep
     }
 

@@ -10,6 +10,8 @@
 //! logits = lm_head(norm(x))
 //! ```
 
+mod recompute;
+
 use burn::tensor::{Int, Tensor, TensorData, activation::silu};
 
 use crate::attention::{TokenMask, attention};
@@ -20,6 +22,8 @@ use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::norm::RmsNorm;
 use crate::rotary::{RotaryEmbedding, Rotation};
 use crate::source::{Init, Loader, ParameterVisitor};
+
+pub(crate) use recompute::Kept;
 
 /// `model.layers.N.self_attn`: grouped-query attention with an RMS norm on every query and key head before
 /// the rotary embedding.
@@ -349,6 +353,15 @@ impl Qwen3 {
                 each(&format!("model.layers.{n}.{name}"), linear);
             }
         }
+    }
+
+    /// Every adapter with the dotted name of its linear.
+    pub fn for_each_adapter(&mut self, mut each: impl FnMut(&str, &mut LoraAdapter)) {
+        self.for_each_linear(|name, linear| {
+            if let Some(adapter) = &mut linear.adapter {
+                each(name, adapter);
+            }
+        });
     }
 
     /// Shows every parameter with its checkpoint key.

@@ -3,14 +3,14 @@
 //! In: token ids with `<|image_pad|>` where a patch goes, the patch states of the pictures, and the mask. Out:
 //! hidden states, the loss of answer tokens, or logits at chosen positions.
 
-use burn::tensor::{Device, GradientCheckpointingStrategy, Int, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 
 use crate::attention::TokenMask;
 use crate::cache::KvCache;
 use crate::clip::ClipVision;
 use crate::loss::{AnswerLoss, answer_loss, answer_positions};
 use crate::projector::Projector;
-use crate::qwen3::{Qwen3, rows};
+use crate::qwen3::{Kept, Qwen3, rows};
 use crate::source::ParameterVisitor;
 
 /// Vision tower, projector and language model.
@@ -166,9 +166,37 @@ impl Vlm {
         batch: &Batch<'_>,
         labels: &[i32],
     ) -> Result<AnswerLoss, BatchError> {
-        let mut cache = prefix.repeat(batch.mask.batch());
-        self.check_positions(cache.tokens() + batch.mask.tokens())?;
-        self.answer_loss(batch, labels, Some(&mut cache))
+        self.answer_loss(batch, labels, Some(&mut self.past(prefix, batch)?))
+    }
+
+    /// As [`Vlm::loss`] or [`Vlm::loss_after`], and goes back through the model at once, computing every decoder layer again
+    /// (`qwen3/recompute.rs`): `gather` is handed the gradients of the loss divided by `answer_tokens`, those of some parameters
+    /// at a time.
+    pub fn learn(
+        &self,
+        prefix: Option<&KvCache>,
+        batch: &Batch<'_>,
+        labels: &[i32],
+        answer_tokens: usize,
+        gather: &mut dyn FnMut(Gradients),
+    ) -> Result<AnswerLoss, BatchError> {
+        let (positions, targets) = self.answers(batch, labels)?;
+        let past = prefix.map(|prefix| self.past(prefix, batch)).transpose()?;
+        let input = self.decoder_input(batch)?;
+        let plain = self.untracked().qwen;
+        let mut kept = Kept::of(&plain, input.clone().inner(), batch.mask, past);
+        let Some((last, hidden)) = kept.last(&self.qwen, &positions) else {
+            return Err(BatchError::NoAnswer);
+        };
+        let loss = answer_loss(hidden, self.qwen.head(), &targets);
+        let mut gradients = (loss.sum.clone() / answer_tokens as f64).backward();
+        let gradient = last.grad_remove(&mut gradients);
+        gather(gradients);
+        let gradient = gradient.and_then(|gradient| kept.back(&self.qwen, gradient, gather));
+        if let Some(gradient) = gradient.filter(|_| input.is_tracked()) {
+            gather((input * gradient).sum().backward());
+        }
+        Ok(AnswerLoss { sum: loss.sum.inner(), ..loss })
     }
 
     /// Shows every parameter; the projector's keys gain `projector.` in front.
@@ -185,18 +213,26 @@ impl Vlm {
         self.visit(&mut Trainable { chosen });
     }
 
-    /// Lets the backward pass compute cheap intermediate values again instead of keeping them: less memory, more time.
-    /// Holds for the parameters that gather gradients now.
-    pub fn checkpoint_gradients(&mut self) {
-        self.visit(&mut Recompute);
-    }
-
-    /// The same model for inference: outside of autodiff, so that no graph is kept and dropout is off.
+    /// The same model for inference: outside of autodiff, so that no graph is kept, and with dropout off.
     #[must_use]
     pub fn for_inference(&self) -> Self {
+        let mut model = self.untracked();
+        model.qwen.for_each_adapter(|_, adapter| adapter.draw = None);
+        model
+    }
+
+    /// The same model outside of autodiff; it drops what this one does.
+    fn untracked(&self) -> Self {
         let mut model = self.clone();
         model.train_only(|_| false);
         model
+    }
+
+    /// `prefix` for every row of `batch`.
+    fn past(&self, prefix: &KvCache, batch: &Batch<'_>) -> Result<KvCache, BatchError> {
+        let past = prefix.repeat(batch.mask.batch());
+        self.check_positions(past.tokens() + batch.mask.tokens())?;
+        Ok(past)
     }
 
     fn answer_loss(
@@ -205,6 +241,14 @@ impl Vlm {
         labels: &[i32],
         cache: Option<&mut KvCache>,
     ) -> Result<AnswerLoss, BatchError> {
+        let (positions, targets) = self.answers(batch, labels)?;
+        let input = self.decoder_input(batch)?;
+        let hidden = self.qwen.forward_at(input, batch.mask, cache, &positions);
+        Ok(answer_loss(hidden, self.qwen.head(), &targets))
+    }
+
+    /// Where the answer tokens of a batch are predicted, and what they are.
+    fn answers(&self, batch: &Batch<'_>, labels: &[i32]) -> Result<(Vec<usize>, Vec<u32>), BatchError> {
         if labels.len() != batch.input_ids.len() {
             return Err(BatchError::Length { ids: labels.len(), mask: batch.input_ids.len() });
         }
@@ -213,9 +257,7 @@ impl Vlm {
             return Err(BatchError::NoAnswer);
         }
         self.check_ids(&targets)?;
-        let input = self.decoder_input(batch)?;
-        let hidden = self.qwen.forward_at(input, batch.mask, cache, &positions);
-        Ok(answer_loss(hidden, self.qwen.head(), &targets))
+        Ok((positions, targets))
     }
 
     /// The embeddings, gathering gradients where [`Vlm::track_input`] asks for it.
@@ -224,12 +266,9 @@ impl Vlm {
         if !self.track_input || embeddings.is_tracked() {
             return Ok(embeddings);
         }
-        let mut any = AnyTrainable(None);
+        let mut any = AnyTrainable(false);
         self.clone().visit(&mut any);
-        Ok(match any.0 {
-            Some(strategy) => tracked(embeddings, strategy),
-            None => embeddings,
-        })
+        Ok(if any.0 { embeddings.autodiff().require_grad() } else { embeddings })
     }
 
     fn check(&self, batch: &Batch<'_>) -> Result<(), BatchError> {
@@ -269,31 +308,11 @@ impl<F: Fn(&str) -> bool> ParameterVisitor for Trainable<F> {
     }
 }
 
-/// How gradients of the parameters are gathered, if those of any are.
-struct AnyTrainable(Option<GradientCheckpointingStrategy>);
+/// Whether any parameter gathers gradients.
+struct AnyTrainable(bool);
 
 impl ParameterVisitor for AnyTrainable {
     fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
-        if parameter.is_require_grad() {
-            self.0 = parameter.gradient_checkpointing_strategy();
-        }
+        self.0 |= parameter.is_require_grad();
     }
-}
-
-struct Recompute;
-
-impl ParameterVisitor for Recompute {
-    fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
-        if parameter.is_require_grad() {
-            *parameter = tracked(parameter.clone().inner(), GradientCheckpointingStrategy::Balanced);
-        }
-    }
-}
-
-/// `plain`, gathering gradients. All tensors of one computation must have the same strategy.
-pub(crate) fn tracked<const D: usize>(
-    plain: Tensor<D>,
-    strategy: GradientCheckpointingStrategy,
-) -> Tensor<D> {
-    plain.autodiff().with_gradient_checkpointing_strategy(strategy).require_grad()
 }

@@ -41,9 +41,15 @@ fn dropout_acts_in_training_alone_and_keeps_the_mean() {
     let still = values(dropping.forward(ones()));
     assert_eq!(still, values(linear(&LoraConfig { lora_dropout: 0.0, ..config }).forward(ones())));
     train(&mut dropping);
-    Device::flex().seed(1);
-    let dropped = values(dropping.forward(ones()));
+    assert_eq!(still, values(dropping.forward(ones())), "nobody has drawn a mask");
+    let mut with = |draw| {
+        dropping.adapter.as_mut().unwrap().draw = Some(draw);
+        values(dropping.forward(ones()))
+    };
+    let dropped = with(1);
     assert_ne!(dropped, still);
+    assert_ne!(dropped, with(2));
+    assert_eq!(dropped, with(1), "one number, one mask");
     let mean = |values: &[f32]| values.iter().step_by(OUTPUTS).sum::<f32>() / 400.0;
     let spread = dropped.iter().step_by(OUTPUTS).map(|v| (v - mean(&dropped)).powi(2)).sum::<f32>() / 400.0;
     assert!((mean(&dropped) - mean(&still)).abs() < 4.0 * (spread / 400.0).sqrt());

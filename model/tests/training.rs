@@ -275,16 +275,17 @@ fn restored_at_step_25_a_training_equals_the_undisturbed_one_bit_for_bit() {
     }
 }
 
+/// With dropout in its adapters, where it has any.
+fn dropping(mut model: Vlm) -> Vlm {
+    model.qwen.for_each_adapter(|_, adapter| adapter.dropout = 0.25);
+    model
+}
+
 #[test]
 fn dropout_and_bf16_masters_survive_a_restore_bit_for_bit() {
     let of = || {
         let (arguments, parts) = mode("lora");
-        let mut model = model("lora", Dtype::Bf16);
-        model.qwen.for_each_linear(|_, linear| {
-            if let Some(adapter) = &mut linear.adapter {
-                adapter.dropout = 0.25;
-            }
-        });
+        let model = dropping(model("lora", Dtype::Bf16));
         Trainer::new(model, PixelNorm::default(), arguments, &parts, STEPS).unwrap()
     };
     assert_continues(of, 5, 10);
@@ -407,35 +408,68 @@ fn assert_same_course(
     }
 }
 
+/// The rows, each after the same twelve tokens.
+fn with_system(batch: MicroBatch) -> MicroBatch {
+    let system: Vec<u32> = (1..=12).collect();
+    let (rows, tokens) = (batch.mask.batch(), batch.mask.tokens());
+    let front = |row: &[u32]| [&system[..], row].concat();
+    let mask = TokenMask::full(rows, system.len()).followed_by(&batch.mask);
+    MicroBatch {
+        input_ids: batch.input_ids.chunks(tokens).flat_map(front).collect(),
+        labels: batch.labels.chunks(tokens).flat_map(|row| [&[-100; 12], row].concat()).collect(),
+        mask,
+        images: batch.images,
+    }
+}
+
 #[test]
 fn a_beginning_computed_once_gives_the_losses_of_one_computed_each_time() {
     let torch = Torch::open();
-    let system: Vec<u32> = (1..=12).collect();
-    let with_system = |batch: MicroBatch| {
-        let (rows, tokens) = (batch.mask.batch(), batch.mask.tokens());
-        let front = |row: &[u32]| [&system[..], row].concat();
-        let mask = TokenMask::full(rows, system.len()).followed_by(&batch.mask);
-        MicroBatch {
-            input_ids: batch.input_ids.chunks(tokens).flat_map(front).collect(),
-            labels: batch.labels.chunks(tokens).flat_map(|row| [&[-100; 12], row].concat()).collect(),
-            mask,
-            images: batch.images,
-        }
-    };
     let step = |n| torch.step(n, 4).into_iter().map(with_system).collect();
     assert_same_course("align", trainer("align").with_shared_prefix(), trainer("align"), step);
 }
 
 #[test]
-fn values_computed_again_in_the_backward_pass_give_the_same_losses() {
+fn layers_computed_again_in_the_backward_pass_give_the_same_losses_and_gradients() {
     let torch = Torch::open();
     for name in ["align", "lora", "full"] {
-        let (arguments, parts) = mode(name);
-        let arguments = TrainingArguments { gradient_checkpointing: true, ..arguments };
-        let mut again = model(name, Dtype::F32);
-        // As on a GPU, where the decoder's input is tracked besides.
-        again.track_input = true;
-        let again = Trainer::new(again, PixelNorm::default(), arguments, &parts, STEPS).unwrap();
-        assert_same_course(name, again, trainer(name), |n| torch.step(n, 4));
+        for (track_input, prefix) in [(false, false), (true, false), (false, true)] {
+            let trainer = |gradient_checkpointing| {
+                let (arguments, parts) = mode(name);
+                let arguments = TrainingArguments { gradient_checkpointing, ..arguments };
+                let mut model = dropping(model(name, Dtype::F32));
+                // As on a GPU, where the decoder's input is tracked besides.
+                model.track_input |= track_input;
+                let new = Trainer::new(model, PixelNorm::default(), arguments, &parts, STEPS).unwrap();
+                if prefix { new.with_shared_prefix() } else { new }
+            };
+            let step = |n| torch.step(n, 4).into_iter().map(with_system).collect::<Vec<_>>();
+            for n in 0..4 {
+                let (mut again, mut plain) = (trainer(true), trainer(false));
+                let (a, b) = (again.step(step(n)).unwrap(), plain.step(step(n)).unwrap());
+                assert_eq!(a.loss.to_bits(), b.loss.to_bits(), "{name}");
+                let (again, plain) = (gradients(&mut again), gradients(&mut plain));
+                assert_eq!(again.len(), plain.len());
+                for (key, gradient) in &plain {
+                    let apart = difference(&again[key], gradient);
+                    assert!(apart < 1e-6, "{name} {key}: {apart:e}");
+                }
+            }
+            assert_same_course(name, trainer(true), trainer(false), step);
+        }
     }
+}
+
+/// What the optimiser remembers after one step, by key: a tenth of each gradient.
+fn gradients(trainer: &mut Trainer) -> BTreeMap<String, Vec<f32>> {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    trainer.save(&checkpoint).unwrap();
+    let bytes = std::fs::read(checkpoint.join("trainer.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = file.tensors().into_iter().filter(|(key, _)| key.starts_with("exp_avg."));
+    let floats = |data: &[u8]| {
+        data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect::<Vec<f32>>()
+    };
+    tensors.map(|(key, view)| (key, floats(view.data()))).collect()
 }

@@ -14,12 +14,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, FloatDType, GradientCheckpointingStrategy, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::arguments::TrainingArguments;
 use super::gradients::Gradients;
 use crate::source::ParameterVisitor;
-use crate::vlm::{Vlm, tracked};
+use crate::vlm::Vlm;
 
 /// Whether the parameter `key` decays: all but norms and biases, as transformers' `Trainer` decides.
 pub fn decays(key: &str) -> bool {
@@ -120,8 +120,7 @@ pub(super) fn flat<const D: usize>(parameter: &Tensor<D>) -> Tensor<1> {
 /// Gives `parameter` the values of `flat` (f32, `[values]`) in its own shape and type; it gathers gradients still.
 pub(super) fn replace<const D: usize>(parameter: &mut Tensor<D>, flat: Tensor<1>) {
     let values: Tensor<D> = flat.reshape(parameter.dims()).cast(parameter.dtype());
-    let strategy = parameter.gradient_checkpointing_strategy();
-    *parameter = tracked(values, strategy.unwrap_or(GradientCheckpointingStrategy::Disabled));
+    *parameter = values.autodiff().require_grad();
 }
 
 #[cfg(test)]

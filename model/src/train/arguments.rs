@@ -38,7 +38,8 @@ pub struct TrainingArguments {
     pub max_steps: Option<u64>,
     /// Where every random number of the run comes from. Default 42.
     pub seed: u64,
-    /// Whether cheap intermediate values are computed again in the backward pass instead of kept. Default false.
+    /// Whether the backward pass computes every decoder layer again from its input instead of keeping what is in it.
+    /// Default false.
     pub gradient_checkpointing: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The loop's body: one optimiser step from several micro-batches.
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
 use super::adamw::AdamW;
 use super::arguments::TrainingArguments;
@@ -70,9 +70,6 @@ impl Trainer {
         parts.sort_unstable();
         parts.dedup();
         Part::train(&parts, &mut model)?;
-        if arguments.gradient_checkpointing {
-            model.checkpoint_gradients();
-        }
         Ok(Self {
             schedule: arguments.schedule(total_steps),
             optimizer: AdamW::new(&arguments),
@@ -110,17 +107,13 @@ impl Trainer {
             if micro_batch.answer_tokens() == 0 {
                 continue;
             }
-            self.seed_dropout(step, index);
-            let answer = self.forward(micro_batch, index)?;
+            self.draw_dropout(step, index);
+            let answer = self.learn(micro_batch, index, answer_tokens, &mut gradients)?;
             pending.push(Pending {
                 micro_batch: index,
-                loss: answer.sum.clone().inner(),
+                loss: answer.sum.inner(),
                 correct: answer.correct.cast(FloatDType::F32).sum(),
             });
-            // Rows without pictures have nothing to teach a projector that is trained alone.
-            if answer.sum.is_tracked() {
-                gradients.add(&mut self.model, (answer.sum / answer_tokens as f64).backward());
-            }
         }
         let (loss, correct, grad_norm) = read(step, pending, &gradients)?;
         let factor = clip_factor(grad_norm, self.arguments.max_grad_norm);
@@ -172,7 +165,14 @@ impl Trainer {
         self.model.for_inference()
     }
 
-    fn forward(&mut self, mut micro_batch: MicroBatch, index: usize) -> Result<AnswerLoss, TrainError> {
+    /// The loss of a micro-batch; adds the gradients of its share in the loss of a step with `answer_tokens`.
+    fn learn(
+        &mut self,
+        mut micro_batch: MicroBatch,
+        index: usize,
+        answer_tokens: usize,
+        gradients: &mut Gradients,
+    ) -> Result<AnswerLoss, TrainError> {
         let step = self.step + 1;
         let fault = |source| TrainError::Batch { step, micro_batch: index, source };
         let prefix = match &mut self.prefixes {
@@ -186,38 +186,38 @@ impl Trainer {
             why,
         })?;
         let batch = Batch { input_ids: &input_ids, mask: &mask, features };
+        let prefix = prefix.as_ref();
+        if self.arguments.gradient_checkpointing {
+            let mut model = self.model.clone();
+            let mut gather = |found| gradients.add(&mut model, found);
+            return self.model.learn(prefix, &batch, &labels, answer_tokens, &mut gather).map_err(fault);
+        }
         let loss = match prefix {
-            Some(prefix) => self.model.loss_after(&prefix, &batch, &labels),
+            Some(prefix) => self.model.loss_after(prefix, &batch, &labels),
             None => self.model.loss(&batch, &labels),
         };
-        loss.map_err(fault)
+        let loss = loss.map_err(fault)?;
+        // Rows without pictures have nothing to teach a projector that is trained alone.
+        if loss.sum.is_tracked() {
+            gradients.add(&mut self.model, (loss.sum.clone() / answer_tokens as f64).backward());
+        }
+        Ok(loss)
     }
 
-    /// Dropout masks depend on seed, step and micro-batch alone, so that a continued run draws what an undisturbed
-    /// one would. Burn's generator is the process's: it is left alone where there is no dropout.
-    fn seed_dropout(&mut self, step: u64, micro_batch: usize) {
-        if !self.parts.contains(&Part::Lora) || !self.drops_out() {
+    /// Dropout masks depend on seed, step, micro-batch and adapter alone, so that a continued run draws what an undisturbed
+    /// one would, and a layer that is computed again drops the same.
+    fn draw_dropout(&mut self, step: u64, micro_batch: usize) {
+        if !self.parts.contains(&Part::Lora) {
             return;
         }
         let mut hasher = blake3::Hasher::new();
         for number in [self.arguments.seed, step, micro_batch as u64] {
             hasher.update(&number.to_le_bytes());
         }
-        let hash = hasher.finalize();
-        let seed = hash.as_bytes().iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-        self.device().seed(seed);
-    }
-
-    fn drops_out(&mut self) -> bool {
-        let mut any = false;
-        self.model.qwen.for_each_linear(|_, linear| {
-            any |= linear.adapter.as_ref().is_some_and(|adapter| adapter.dropout > 0.0);
+        self.model.qwen.for_each_adapter(|name, adapter| {
+            let hash = *hasher.clone().update(name.as_bytes()).finalize().as_bytes();
+            adapter.draw = hash.first_chunk().map(|first| u64::from_le_bytes(*first));
         });
-        any
-    }
-
-    pub(super) fn device(&self) -> Device {
-        self.model.qwen.embed_tokens.device().inner()
     }
 }
 

@@ -66,21 +66,20 @@ impl Train {
         config.r * layer * qwen.num_hidden_layers
     }
 
-    /// What backward needs of the forward pass of one batch. With checkpoints only the results of products are kept.
+    /// What backward needs of the forward pass of one batch: with checkpoints the input of every layer and all of one.
     fn activations(&self, qwen: &Qwen3Config) -> u64 {
         let batch = self.max_tokens_per_batch.unwrap_or(self.per_device_train_batch_size * TOKENS);
         let queries = qwen.num_attention_heads * qwen.head_dim;
         let keys = qwen.num_key_value_heads * qwen.head_dim;
         let (hidden, wide) = (qwen.hidden_size, qwen.intermediate_size);
-        let scores = qwen.num_attention_heads * TOKENS;
-        let products = 2 * queries + 2 * keys + 2 * hidden + 2 * wide + scores;
+        let (layers, scores) = (qwen.num_hidden_layers, qwen.num_attention_heads * TOKENS);
         // Two norms; queries, keys and values before and after rotation; attention; gate, up and their product.
         let mut layer = 2 * hidden + 2 * (queries + 2 * keys) + scores + 3 * wide;
         if self.trains(Part::Language) || self.trains(Part::Lora) {
             layer += 2 * hidden + queries + wide;
         }
-        let kept = if self.gradient_checkpointing { products.min(layer) } else { layer };
-        (batch * qwen.num_hidden_layers * kept * self.dtype.size()) as u64
+        let kept = if self.gradient_checkpointing { layers * hidden + layer } else { layers * layer };
+        (batch * kept * self.dtype.size()) as u64
     }
 }
 

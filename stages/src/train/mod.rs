@@ -60,7 +60,7 @@ const SHARDS: usize = 0;
 
 impl StageKind for Train {
     const KIND: &'static str = "train";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "train a vision-language model on token shards";
     const PARAMS: &'static [&'static str] = Self::NAMES;
     const LINKS: &'static [&'static str] = &["init_from"];

@@ -93,8 +93,8 @@ pub struct Train {
     /// Steps whose batches are made ahead of the step that needs them. Default 2.
     #[serde(default = "defaults::prefetch", skip_serializing)]
     pub dataloader_prefetch_factor: usize,
-    /// Whether intermediate values are computed again in the backward pass instead of kept: less memory, more time.
-    /// Default false.
+    /// Whether the backward pass computes every decoder layer again from its input instead of keeping what is in it: far less
+    /// memory, about a third more time. Default false.
     #[serde(default)]
     pub gradient_checkpointing: bool,
     /// Whether the tokens that all rows of a batch begin with are computed once, when the language model learns nothing.
