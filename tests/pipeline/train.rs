@@ -6,11 +6,12 @@ use crate::project::{Project, Running, text};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, UInt64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const QWEN: &str = r#"{"attention_bias": false, "eos_token_id": 151645, "head_dim": 4, "hidden_act": "silu",
 "hidden_size": 8, "initializer_range": 0.3, "intermediate_size": 16, "max_position_embeddings": 512,
@@ -128,7 +129,9 @@ fn killed_at_any_step_a_training_ends_as_if_it_had_never_been() {
     whole.run(&["m.toml"]);
     killed.run(&["m.toml", "--until", "shards"]);
     for (step, pause) in [(2, 0), (2, 40), (6, 90), (10, 15)] {
-        let mut child = Running(killed.command(&["run", "m.toml"]).stderr(Stdio::null()).spawn().unwrap());
+        let mut child = Running(
+            killed.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
+        );
         while newest_checkpoint(&killed) < step && child.0.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -149,32 +152,41 @@ fn killed_at_any_step_a_training_ends_as_if_it_had_never_been() {
 
 #[test]
 fn interrupted_a_training_saves_where_it_is_and_goes_on_from_there() {
-    let base = BASE.replace("max_steps = 12", "max_steps = 60");
-    let project = project(&[&base]);
+    let steps = "max_steps = 200\nsave_steps = 4\nsave_total_limit = 2";
+    let project = project(&[&BASE.replace("max_steps = 12", steps)]);
     project.run(&["m.toml", "--until", "shards"]);
-    let mut child = Running(project.command(&["run", "m.toml"]).stderr(Stdio::null()).spawn().unwrap());
-    while fs::read_dir(project.path(".llavm/jobs/base")).map_or(0, Iterator::count) == 0 {
+    let mut child = Running(
+        project.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
+    );
+    while newest_checkpoint(&project) < 16 && child.0.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(2));
     }
-    std::thread::sleep(Duration::from_secs(1));
     Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap();
     assert!(!child.wait().success());
-    let saved = newest_checkpoint(&project);
-    assert!(saved < 60, "the training was over before the interrupt");
+    let saved = checkpoints(&project);
+    assert_eq!(saved.len(), 2, "{saved:?}");
+    assert!(saved[1] < 200, "the training was over before the interrupt");
     project.run(&["m.toml"]);
     let metrics = metrics(&folder(&project, "base"));
     let steps = metrics.column_by_name("step").unwrap().as_primitive::<UInt64Type>();
-    assert_eq!(steps.values().to_vec(), (1..=60).collect::<Vec<u64>>());
+    assert_eq!(steps.values().to_vec(), (1..=200).collect::<Vec<u64>>());
 }
 
 /// The step of the newest checkpoint of an unfinished training; 0 without one.
 fn newest_checkpoint(project: &Project) -> u64 {
-    let Ok(jobs) = fs::read_dir(project.path(".llavm/jobs/base")) else { return 0 };
+    checkpoints(project).last().copied().unwrap_or(0)
+}
+
+/// The steps of the checkpoints of an unfinished training, in order.
+fn checkpoints(project: &Project) -> Vec<u64> {
+    let Ok(jobs) = fs::read_dir(project.path(".llavm/jobs/base")) else { return Vec::new() };
     let checkpoints =
         jobs.filter_map(|job| fs::read_dir(job.ok()?.path().join("checkpoints")).ok()).flatten();
     let names = checkpoints.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let steps = names.filter_map(|name| name.strip_prefix("checkpoint-")?.parse().ok());
-    steps.max().unwrap_or(0)
+    let mut steps: Vec<u64> =
+        names.filter_map(|name| name.strip_prefix("checkpoint-")?.parse().ok()).collect();
+    steps.sort_unstable();
+    steps
 }
 
 #[test]
@@ -190,6 +202,73 @@ fn any_number_of_threads_trains_the_same_weights() {
         .into();
     assert_eq!(all[0], all[1]);
     assert_eq!(all[0], all[2]);
+}
+
+/// The last partition is kept from being made for as long as the training has taken no step: another process, played by the
+/// test, has claimed it.
+#[test]
+fn the_first_steps_are_taken_while_a_later_partition_is_being_prepared() {
+    let data = DATA.replace("validation = 0.05", "shuffle = \"partition\"");
+    let base = BASE.replace("max_steps = 12", "max_steps = 80");
+    let both = [project(&[]), project(&[])];
+    both.iter().for_each(|project| project.write("m.toml", format!("{data}{base}")));
+    let [whole, held] = both;
+    whole.run(&["m.toml"]);
+    let claim = claim(&held, "pixels", &key_of_last_partition(&whole, "pixels"));
+    let mut child = Running(
+        held.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
+    );
+    let is_step = |event: &Value| {
+        event["stage"] == "base" && event["text"].as_str().is_some_and(|text| text.starts_with("step "))
+    };
+    let start = Instant::now();
+    while !events(&held).iter().any(is_step) {
+        assert!(child.0.try_wait().unwrap().is_none(), "it ended without a step");
+        assert!(start.elapsed() < Duration::from_secs(120), "no step without the last partition");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let is_pixels = |event: &Value| event["stage"] == "pixels" && event["event"] == "finished";
+    assert!(events(&held).iter().filter(|event| is_pixels(event)).count() < 10);
+    drop(claim);
+    assert!(child.wait().success());
+    let events = events(&held);
+    let first_step = events.iter().position(is_step).unwrap();
+    let last_pixels = events.iter().rposition(is_pixels).unwrap();
+    assert_eq!(events.iter().filter(|event| is_pixels(event)).count(), 10);
+    assert!(first_step < last_pixels, "{first_step} {last_pixels}");
+    assert_eq!(contents(&folder(&whole, "base")), contents(&folder(&held, "base")));
+}
+
+/// What a run has written into `events.jsonl` so far, whole lines only; nothing before it begins.
+fn events(project: &Project) -> Vec<Value> {
+    let Ok(mut runs) = fs::read_dir(project.path(".llavm/runs")) else { return Vec::new() };
+    let text = runs.next().and_then(|run| fs::read_to_string(run.unwrap().path().join("events.jsonl")).ok());
+    let text = text.unwrap_or_default();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The key of the last partition of a stored table, as `llavm status` names its files: partition by partition.
+fn key_of_last_partition(project: &Project, stage: &str) -> String {
+    let status: Value = serde_json::from_str(&project.stdout(&["status", "m.toml", "--json"])).unwrap();
+    let stages = status["stages"].as_array().unwrap();
+    let files = &stages.iter().find(|one| one["name"] == stage).unwrap()["files"];
+    let file = Path::new(files.as_array().unwrap().last().unwrap().as_str().unwrap());
+    let digest = file.file_stem().unwrap().to_str().unwrap();
+    let records = fs::read_dir(project.path(".llavm/tables").join(stage)).unwrap();
+    let records = records.map(|entry| entry.unwrap().path());
+    let record = records.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let mut record = record.filter(|path| fs::read_to_string(path).unwrap().contains(digest));
+    record.next().unwrap().file_stem().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Claims an output as `llavm` does: by the lock of a file. Given up on drop.
+fn claim(project: &Project, stage: &str, key: &str) -> File {
+    let path = project.path(".llavm/claims").join(format!("{stage}-{key}"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = File::create(path).unwrap();
+    file.lock().unwrap();
+    file
 }
 
 #[test]
@@ -249,6 +328,81 @@ fn two_micro_batches_of_four_are_one_of_eight() {
     }
 }
 
+/// `encode-images` keeps what the tower makes of the pixels, rounded to f16.
+#[test]
+fn features_computed_once_train_as_pixels_do() {
+    let train = |name: &str, shards: &str| {
+        format!(
+            "[stages.{name}]\nkind = \"train\"\nfrom = \"{shards}\"\nqwen = \"qwen\"\nclip = \"clip\"\ntokenizer = \
+             \"data/qwen3-tokenizer\"\ntrainable = [\"projector\", \"language\"]\nlearning_rate = 1e-2\nmax_steps = \
+             12\neval_steps = 6\n"
+        )
+    };
+    let features = r#"
+[stages.features]
+kind = "encode-images"
+from = "pixels"
+clip = "clip"
+
+[stages.feature-shards]
+kind = "shard"
+from = ["labels", "features"]
+validation = 0.05
+"#;
+    let project = project(&[BASE]);
+    project.run(&["m.toml"]);
+    for tower in ["qwen", "clip"] {
+        let weights = format!("{tower}/model.safetensors");
+        fs::copy(folder(&project, "base").join(&weights), project.path(&weights)).unwrap();
+    }
+    let stages = [DATA, features, &train("seen", "shards"), &train("known", "feature-shards")].concat();
+    project.write("m.toml", stages);
+    project.run(&["m.toml"]);
+    let (seen, known) = (metrics(&folder(&project, "seen")), metrics(&folder(&project, "known")));
+    assert_ne!(numbers(&seen, "loss"), numbers(&known, "loss"), "features are rounded");
+    for column in ["loss", "eval_loss"] {
+        for (a, b) in numbers(&seen, column).into_iter().zip(numbers(&known, column)) {
+            assert!((a - b).abs() <= 1e-4 * b, "{column}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_layer_computed_again_need_not_be_kept() {
+    let deep = QWEN
+        .replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 24")
+        .replace("\"hidden_size\": 8", "\"hidden_size\": 64")
+        .replace("\"intermediate_size\": 16", "\"intermediate_size\": 512")
+        .replace("\"initializer_range\": 0.3", "\"initializer_range\": 0.05");
+    let plain = BASE.replace("max_steps = 12", "max_steps = 3").replace("size = 4", "size = 8");
+    let again = plain.replace("stages.base", "stages.again") + "gradient_checkpointing = true\n";
+    let project = project(&[&plain, &again]);
+    project.write("qwen/config.json", deep);
+    project.run(&["m.toml", "--until", "shards"]);
+    let [kept, computed] = ["base", "again"].map(|stage| {
+        project.run(&["m.toml", "--until", stage]);
+        let folder = folder(&project, stage);
+        let timing: Value = serde_json::from_slice(&fs::read(folder.join("timing.json")).unwrap()).unwrap();
+        (numbers(&metrics(&folder), "loss"), timing["peak_rss_mib"].as_f64().unwrap())
+    });
+    assert!(kept.0.iter().zip(&computed.0).all(|(a, b)| (a / b - 1.0).abs() < 1e-5), "{kept:?} {computed:?}");
+    assert!(computed.1 < 0.7 * kept.1, "{} MiB instead of {}", computed.1, kept.1);
+}
+
+#[test]
+fn a_batch_has_at_most_so_many_tokens_and_every_row_is_in_one() {
+    let budget = "max_tokens_per_batch = 640\nnum_train_epochs = 1\n";
+    let project = project(&[&BASE.replace("max_steps = 12\n", budget)]);
+    project.run(&["m.toml"]);
+    let metrics = metrics(&folder(&project, "base"));
+    let column =
+        |name: &str| metrics.column_by_name(name).unwrap().as_primitive::<UInt64Type>().values().to_vec();
+    let (tokens, samples) = (column("tokens"), column("samples"));
+    assert!(tokens.iter().all(|tokens| *tokens <= 640), "{tokens:?}");
+    assert_eq!(samples.iter().sum::<u64>(), 304);
+    assert!(samples.iter().max() > samples.iter().min(), "{samples:?}");
+}
+
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_good_checkpoint() {
     let base =
@@ -260,6 +414,18 @@ fn a_loss_that_is_no_number_stops_with_the_rows_and_keeps_the_last_good_checkpoi
     assert!(said.contains("the loss is") || said.contains("the gradient's norm is"), "{said}");
     assert!(said.contains("rows: ") && said.contains("parquet"), "{said}");
     assert!(newest_checkpoint(&project) >= 1);
+}
+
+#[test]
+fn a_measured_loss_that_is_no_number_stops_before_it_is_saved() {
+    let wild = "learning_rate = 1e30\nmax_grad_norm = 0\nsave_steps = 1\neval_steps = 1";
+    let project = project(&[&BASE.replace("learning_rate = 1e-2", wild)]);
+    let output = project.llavm(&["run", "m.toml"]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("step 1: the loss of validation rows is"), "{said}");
+    assert!(said.contains("rows: ") && said.contains("parquet"), "{said}");
+    assert!(checkpoints(&project).is_empty());
 }
 
 #[test]

@@ -111,11 +111,17 @@ impl Fit<'_, '_> {
             | TrainError::Images { micro_batch, .. } => rows.get(*micro_batch).cloned().unwrap_or_default(),
             _ => rows.concat(),
         };
-        let mut ids = self.feed.ids(Which::Train, about.get(..NAMED).unwrap_or(&about));
-        if about.len() > NAMED {
-            ids.push(format!("and {} more", about.len() - NAMED));
+        let rows = self.named(Which::Train, &about);
+        StageError::new(format!("{error}\nrows: {rows}")).because(error)
+    }
+
+    /// What the data set calls some rows.
+    fn named(&self, which: Which, rows: &[RowRef]) -> String {
+        let mut ids = self.feed.ids(which, rows.get(..NAMED).unwrap_or(rows));
+        if rows.len() > NAMED {
+            ids.push(format!("and {} more", rows.len() - NAMED));
         }
-        StageError::new(format!("{error}\nrows: {}", ids.join(", "))).because(error)
+        ids.join(", ")
     }
 
     /// Validation batches; none when nothing is to be measured.
@@ -141,14 +147,22 @@ impl Fit<'_, '_> {
             move || Ok(batches.next()),
             |mut steps| {
                 steps.try_fold(Measured::default(), |sum, step| -> Result<Measured, StageError> {
-                    let mut batches = step?.micro_batches.into_iter();
-                    batches.try_fold(sum, |sum, batch| {
-                        Ok(sum.and(Measured::of(&model, &self.norm, batch).map_err(failed)?))
-                    })
+                    let Step { micro_batches, rows } = step?;
+                    let sum = micro_batches.into_iter().try_fold(sum, |sum, batch| {
+                        Ok::<_, StageError>(sum.and(Measured::of(&model, &self.norm, batch).map_err(failed)?))
+                    })?;
+                    if sum.loss.is_finite() { Ok(sum) } else { Err(self.no_number(sum.loss, &rows.concat())) }
                 })
             },
         );
         Ok(sum?.means())
+    }
+
+    /// A measurement that shows the last step to have been one too many; it is not saved.
+    fn no_number(&self, loss: f64, rows: &[RowRef]) -> StageError {
+        let (step, rows) = (self.trainer.steps(), self.named(Which::Validation, rows));
+        StageError::new(format!("step {step}: the loss of validation rows is {loss}\nrows: {rows}"))
+            .help("Lower learning_rate, set max_grad_norm, or train in f32.")
     }
 
     /// Whether something that happens every `steps` steps happens now; always after the last step.
