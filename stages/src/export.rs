@@ -4,7 +4,7 @@
 //!
 //! | format | folder | loaded by |
 //! |---|---|---|
-//! | `peft` | `adapter_config.json`, `adapter_model.safetensors`; `base/` when the language model below is no longer the published one | `PeftModel.from_pretrained(base, FOLDER)` |
+//! | `peft` | `adapter_config.json`, `adapter_model.safetensors`; `base/` when training changed the language model below | `PeftModel.from_pretrained(base, FOLDER)` |
 //! | `merged` | `config.json`, `model.safetensors`, generation and tokenizer files: Qwen3 with the adapter in its weights | `AutoModelForCausalLM.from_pretrained(FOLDER)` |
 //! | `projector` | only what all have | `load_file`, two `torch.nn.Linear` |
 //!
@@ -121,9 +121,13 @@ impl Model {
         if is_own {
             copy_folder(&self.qwen, &to.join(BASE))?;
         }
-        let published = locator.trim_start_matches(HUB);
-        let base = if is_own { BASE } else { published };
-        save::adapter(&mut self.language()?, &config, base, to, self.dtype).map_err(failed)
+        let base = match locator.strip_prefix(HUB) {
+            Some(published) => published.to_owned(),
+            None if is_own => BASE.to_owned(),
+            // A way from the model folder would lead elsewhere from wherever Python looks.
+            None => self.qwen.canonicalize().unwrap_or_else(|_| self.qwen.clone()).display().to_string(),
+        };
+        save::adapter(&mut self.language()?, &config, &base, to, self.dtype).map_err(failed)
     }
 
     fn merged(&self, to: &Path) -> Result<(), StageError> {

@@ -135,3 +135,22 @@ fn a_model_without_an_adapter_exports_none() {
     assert!(error.to_string().ends_with("has no adapter"), "{error}");
     assert!(error.advice().unwrap().contains("merged"));
 }
+
+#[test]
+fn an_adapter_on_a_language_model_elsewhere_names_the_place_in_full() {
+    let from = tempfile::tempdir().unwrap();
+    let outside = fixture("gqa");
+    for file in ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "projector.safetensors"]
+    {
+        fs::create_dir_all(from.path().join(file).parent().unwrap()).unwrap();
+        fs::copy(outside.join(file), from.path().join(file)).unwrap();
+    }
+    let place = |part: &str| outside.join(part).canonicalize().unwrap().display().to_string();
+    let about = format!("qwen = {:?}\nclip = {:?}\n", place("qwen"), place("clip"));
+    fs::write(from.path().join("model.toml"), about).unwrap();
+    let to = export(from.path(), json!({ "format": "peft" }));
+    let config: Value =
+        serde_json::from_slice(&fs::read(to.path().join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(config["base_model_name_or_path"], place("qwen"));
+    assert!(!to.path().join("base").exists());
+}

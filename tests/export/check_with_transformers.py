@@ -3,7 +3,8 @@
     python tests/export/check_with_transformers.py --llavm target/release/llavm
 
 Qwen3's tokenizer, a random CLIP and Qwen3 of small size, the CC3M sample; alignment of all parts, then LoRA from there. The
-losses come from examples/loss_in_python.py (transformers, PEFT). Exit status 1 when one differs by more than a ten-thousandth.
+losses come from examples/loss_in_python.py (transformers, PEFT). What the training wrote down is read as well: `metrics.parquet` with
+polars, the event file with TensorBoard where that is installed. Exit status 1 when a loss differs by more than a ten-thousandth.
 """
 import argparse
 import json
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import polars
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -86,6 +89,21 @@ format = "projector"
 """
 
 
+def check_records(trained: Path):
+    """Every step once, with the same loss in both records."""
+    metrics = polars.read_parquet(trained / "metrics.parquet")
+    assert metrics["step"].to_list() == list(range(1, 9)), metrics
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        return print("TensorBoard is not installed: its event file was not read")
+    events = EventAccumulator(str(trained / "runs"))
+    events.Reload()
+    scalars = events.Scalars("train/loss")
+    assert [s.step for s in scalars] == metrics["step"].to_list()
+    assert all(abs(s.value - loss) < 1e-5 * loss for s, loss in zip(scalars, metrics["loss"])), scalars
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llavm", type=Path, required=True)
@@ -103,7 +121,7 @@ def main():
         stages = {stage["name"]: stage["files"] for stage in json.loads(llavm("status", "m.toml", "--json"))["stages"]}
         folder = lambda stage, file: next(Path(path).parent for path in stages[stage] if path.endswith("/" + file))
         ours = json.loads((folder("report", "report.json") / "report.json").read_text())["loss"]
-        ours = ours["value"] if isinstance(ours, dict) else ours
+        check_records(folder("lora", "model.toml"))
         trained, shards = folder("lora", "model.toml"), folder("shards", "shards.json")
         apart = False
         for export, base in (("peft", None), ("merged", None), ("projector", trained / "qwen")):
