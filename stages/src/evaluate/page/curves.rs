@@ -17,8 +17,8 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 175.0;
 /// Most points of a line; more are averaged in runs.
 const POINTS: usize = 400;
-/// How much of the old value a smoothed line keeps per point.
-const SMOOTHING: f64 = 0.9;
+/// A point of a smoothed line is the mean of its neighbours: on either side the line's points over this.
+const SMOOTHING: usize = 40;
 
 /// One training stage.
 #[derive(Debug, Serialize)]
@@ -151,15 +151,14 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.chunks(run).map(mean).collect()
 }
 
-/// A moving average, without the pull of its start.
+/// A moving average that looks as far ahead as back, so that the line does not lag behind.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let mut next = |(x, y): &(f64, f64)| {
-        sum = SMOOTHING * sum + (1.0 - SMOOTHING) * y;
-        weight = SMOOTHING * weight + (1.0 - SMOOTHING);
-        (*x, sum / weight)
+    let reach = points.len() / SMOOTHING;
+    let mean = |at: usize| {
+        let near = &points[at.saturating_sub(reach)..points.len().min(at + reach + 1)];
+        near.iter().map(|(_, y)| y).sum::<f64>() / near.len() as f64
     };
-    points.iter().map(&mut next).collect()
+    points.iter().enumerate().map(|(at, (x, _))| (*x, mean(at))).collect()
 }
 
 impl Chart {
