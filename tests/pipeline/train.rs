@@ -129,9 +129,7 @@ fn killed_at_any_step_a_training_ends_as_if_it_had_never_been() {
     whole.run(&["m.toml"]);
     killed.run(&["m.toml", "--until", "shards"]);
     for (step, pause) in [(2, 0), (2, 40), (6, 90), (10, 15)] {
-        let mut child = Running(
-            killed.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
-        );
+        let mut child = start(&killed);
         while newest_checkpoint(&killed) < step && child.0.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -155,9 +153,7 @@ fn interrupted_a_training_saves_where_it_is_and_goes_on_from_there() {
     let steps = "max_steps = 200\nsave_steps = 4\nsave_total_limit = 2";
     let project = project(&[&BASE.replace("max_steps = 12", steps)]);
     project.run(&["m.toml", "--until", "shards"]);
-    let mut child = Running(
-        project.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
-    );
+    let mut child = start(&project);
     while newest_checkpoint(&project) < 16 && child.0.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -215,16 +211,11 @@ fn the_first_steps_are_taken_while_a_later_partition_is_being_prepared() {
     let [whole, held] = both;
     whole.run(&["m.toml"]);
     let claim = claim(&held, "pixels", &key_of_last_partition(&whole, "pixels"));
-    let mut child = Running(
-        held.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(),
-    );
-    let is_step = |event: &Value| {
-        event["stage"] == "base" && event["text"].as_str().is_some_and(|text| text.starts_with("step "))
-    };
-    let start = Instant::now();
+    let mut child = start(&held);
+    let begun = Instant::now();
     while !events(&held).iter().any(is_step) {
         assert!(child.0.try_wait().unwrap().is_none(), "it ended without a step");
-        assert!(start.elapsed() < Duration::from_secs(120), "no step without the last partition");
+        assert!(begun.elapsed() < Duration::from_mins(2), "no step without the last partition");
         std::thread::sleep(Duration::from_millis(5));
     }
     let is_pixels = |event: &Value| event["stage"] == "pixels" && event["event"] == "finished";
@@ -239,10 +230,91 @@ fn the_first_steps_are_taken_while_a_later_partition_is_being_prepared() {
     assert_eq!(contents(&folder(&whole, "base")), contents(&folder(&held, "base")));
 }
 
-/// What a run has written into `events.jsonl` so far, whole lines only; nothing before it begins.
+/// The training needs no row of the last partition, which is not there when it ends. Killed then, it is not lost.
+#[test]
+fn a_finished_training_that_waits_for_rows_is_not_made_again() {
+    let data = DATA.replace("validation = 0.05", "shuffle = \"partition\"");
+    let both = [project(&[]), project(&[])];
+    both.iter().for_each(|project| project.write("m.toml", format!("{data}{BASE}")));
+    let [whole, held] = both;
+    whole.run(&["m.toml"]);
+    let claim = claim(&held, "pixels", &key_of_last_partition(&whole, "pixels"));
+    let mut child = start(&held);
+    while newest_checkpoint(&held) < 12 {
+        assert!(child.0.try_wait().unwrap().is_none(), "it ended without the last partition");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.kill());
+    drop(claim);
+    held.run(&["m.toml"]);
+    assert_eq!(steps_of_last_run(&held), 0);
+    assert_eq!(contents(&folder(&whole, "base")), contents(&folder(&held, "base")));
+}
+
+#[test]
+fn a_training_killed_when_all_is_written_is_taken_as_it_is() {
+    let (whole, killed) = (project(&[BASE]), project(&[BASE]));
+    whole.run(&["m.toml"]);
+    killed.run(&["m.toml", "--until", "shards"]);
+    let folder_of_killed = kill_at_the_beginning(&killed);
+    for (name, bytes) in contents(&folder(&whole, "base")) {
+        let path = folder_of_killed.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    killed.run(&["m.toml"]);
+    assert_eq!(steps_of_last_run(&killed), 0);
+    assert_eq!(contents(&folder(&whole, "base")), contents(&folder(&killed, "base")));
+}
+
+#[test]
+fn what_a_killed_process_had_begun_to_write_is_no_part_of_the_model() {
+    let (whole, killed) = (project(&[BASE]), project(&[BASE]));
+    whole.run(&["m.toml"]);
+    killed.run(&["m.toml", "--until", "shards"]);
+    let begun = kill_at_the_beginning(&killed).join(".model.new-1");
+    fs::create_dir_all(&begun).unwrap();
+    fs::write(begun.join("projector.safetensors"), b"half of it").unwrap();
+    killed.run(&["m.toml"]);
+    assert!(steps_of_last_run(&killed) > 0);
+    assert_eq!(contents(&folder(&whole, "base")), contents(&folder(&killed, "base")));
+}
+
+/// Kills a training as soon as it has a folder, and gives that.
+fn kill_at_the_beginning(project: &Project) -> PathBuf {
+    let mut child = start(project);
+    while unfinished(project).is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(child.kill(), "it was over too soon");
+    unfinished(project).unwrap()
+}
+
+/// How many steps of the training the last run has told of.
+fn steps_of_last_run(project: &Project) -> usize {
+    events(project).iter().filter(|event| is_step(event)).count()
+}
+
+fn is_step(event: &Value) -> bool {
+    event["stage"] == "base" && event["text"].as_str().is_some_and(|text| text.starts_with("step "))
+}
+
+fn start(project: &Project) -> Running {
+    Running(project.command(&["run", "m.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// The folder of a training under way.
+fn unfinished(project: &Project) -> Option<PathBuf> {
+    let folders = fs::read_dir(project.path(".llavm/jobs/base")).ok()?;
+    let mut folders = folders.map(|entry| entry.unwrap().path());
+    folders.find(|path| path.extension().is_some_and(|extension| extension == "partial"))
+}
+
+/// What the last run has written into `events.jsonl` so far, whole lines only; nothing before it begins.
 fn events(project: &Project) -> Vec<Value> {
-    let Ok(mut runs) = fs::read_dir(project.path(".llavm/runs")) else { return Vec::new() };
-    let text = runs.next().and_then(|run| fs::read_to_string(run.unwrap().path().join("events.jsonl")).ok());
+    let Ok(runs) = fs::read_dir(project.path(".llavm/runs")) else { return Vec::new() };
+    let last = runs.map(|run| run.unwrap().path().join("events.jsonl")).max();
+    let text = last.and_then(|path| fs::read_to_string(path).ok());
     let text = text.unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -8,6 +8,7 @@
 //! A folder takes its name when it is whole. The place in the data follows from the step, random numbers from seed and
 //! step, the best measurement from the metrics; nothing else is remembered.
 
+use super::finish::sweep;
 use super::record::Record;
 use llavm_model::folder::{FolderError, write_atomically};
 use llavm_model::train::{CheckpointError, Trainer};
@@ -46,6 +47,7 @@ impl Checkpoints {
     /// Brings trainer and record to where the newest checkpoint left them; leaves them as they are when there is none.
     pub fn resume(&self, trainer: &mut Trainer, record: &mut Record) -> Result<(), StageError> {
         let Some(newest) = self.steps()?.pop() else { return Ok(()) };
+        sweep(&self.folder)?;
         let path = self.path(newest);
         *record = Record::read(&path.join(METRICS)).map_err(|error| hint(error, &path))?;
         self.restore(newest, trainer)
@@ -114,4 +116,26 @@ impl Checkpoints {
 
 fn hint(error: StageError, path: &Path) -> StageError {
     error.help(format!("Delete the folder {} to go on from the checkpoint before it.", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_and_the_best_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path().to_owned(), 2);
+        for step in [4, 8, 12, 16] {
+            fs::create_dir(checkpoints.path(step)).unwrap();
+        }
+        fs::create_dir(folder.path().join(".checkpoint-00000020.new-1")).unwrap();
+        checkpoints.rotate(Some(4)).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [4, 12, 16]);
+        checkpoints.rotate(None).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [12, 16]);
+        checkpoints.remove_all().unwrap();
+        checkpoints.remove_all().unwrap();
+        assert!(checkpoints.steps().unwrap().is_empty());
+    }
 }

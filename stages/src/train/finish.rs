@@ -1,4 +1,7 @@
 //! The folder that a training leaves behind: the model, what was done to it, and how that went.
+//!
+//! `training.json` is written last: a folder that has it is finished. The run may still be killed before it takes the folder
+//! over; a later run then trains nothing.
 
 use super::parameters::Train;
 use super::progress::Timing;
@@ -59,17 +62,25 @@ pub struct Output<'a> {
     pub timing: Option<Timing>,
 }
 
+/// Whether a training has written all it has to write into `folder`.
+pub fn is_finished(folder: &Path) -> bool {
+    folder.join(TRAINING).is_file()
+}
+
 impl Output<'_> {
     /// Writes everything into the job's folder.
     pub fn write(&self, mut model: Vlm) -> Result<(), StageError> {
         let folder = self.context.output();
+        sweep(folder)?;
         self.model(&mut model, folder)?;
         self.record.write(&folder.join(METRICS), self.training.rows)?;
-        json(&folder.join(TRAINING), &self.training)?;
         if let Some(timing) = &self.timing {
             json(&folder.join("timing.json"), timing)?;
         }
-        self.history(folder)
+        self.history(folder)?;
+        let (written, last) = (folder.join("training.json.new"), folder.join(TRAINING));
+        json(&written, &self.training)?;
+        fs::rename(&written, &last).map_err(|cause| StageError::io(&last, cause))
     }
 
     /// The model folder: made whole under another name, then moved file by file, since other files live here too.
@@ -200,6 +211,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
 
 fn copy(from: &Path, to: &Path) -> Result<(), StageError> {
     fs::copy(from, to).map(|_| ()).map_err(|cause| StageError::io(from, cause))
+}
+
+/// Removes what a process that was killed had begun to write in `folder`; such names begin with a point.
+pub fn sweep(folder: &Path) -> Result<(), StageError> {
+    let failed = |cause| StageError::io(folder, cause);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file or folder that may not be there.

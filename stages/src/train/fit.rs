@@ -22,7 +22,7 @@ pub struct Fit<'f, 'a> {
     pub trainer: Trainer,
     pub norm: PixelNorm,
     pub record: Record,
-    pub checkpoints: Checkpoints,
+    pub checkpoints: &'f Checkpoints,
     pub batching: Batching,
     pub seed: u64,
     /// Steps of the whole training.
@@ -57,6 +57,10 @@ impl Fit<'_, '_> {
             };
             let feed = self.feed;
             end = feed.run(Which::Train, next, |steps| self.steps(steps))?;
+            // What is written at the end tells the number of all rows; they may be long in coming.
+            if end.0 == End::Trained && self.stage.max_steps.is_some() {
+                self.save()?;
+            }
         }
         if end.0 == End::Trained {
             self.take_best()?;

@@ -142,6 +142,21 @@ fn missing_tower(locator: &str, needs_weights: bool) -> Option<String> {
 
 impl JobStage for Train {
     fn run(&self, context: &dyn JobContext) -> Result<(), StageError> {
+        let checkpoints = Checkpoints::new(context.output().join("checkpoints"), self.save_total_limit);
+        if !finish::is_finished(context.output()) && !self.train(context, &checkpoints)? {
+            return Ok(());
+        }
+        checkpoints.remove_all()
+    }
+
+    fn ephemeral(&self) -> &'static [&'static str] {
+        &["timing.json", "runs", "checkpoints"]
+    }
+}
+
+impl Train {
+    /// Trains and writes the folder; false when the user stopped it before that.
+    fn train(&self, context: &dyn JobContext, checkpoints: &Checkpoints) -> Result<bool, StageError> {
         let base = self.base(context)?;
         let seed = self.seed.unwrap_or_else(|| context.seed());
         let origins = Origins::find(self, base.as_deref())?;
@@ -159,25 +174,19 @@ impl JobStage for Train {
             ahead: self.dataloader_prefetch_factor,
         };
         let lora = start.lora.clone();
-        let mut fit = self.fit(context, &feed, start, seed)?;
+        let mut fit = self.fit(context, &feed, checkpoints, start, seed)?;
         let (end, timing) = fit.run()?;
         if end == End::Stopped {
-            return Ok(());
+            return Ok(false);
         }
-        let Fit { mut trainer, record, checkpoints, .. } = fit;
+        let Fit { mut trainer, record, .. } = fit;
         let training = self.training(context, &units, &mut trainer, &record, seed)?;
         let output =
             Output { context, stage: self, origins: &origins, lora, record: &record, training, timing };
         output.write(trainer.into_model())?;
-        checkpoints.remove_all()
+        Ok(true)
     }
 
-    fn ephemeral(&self) -> &'static [&'static str] {
-        &["timing.json", "runs", "checkpoints"]
-    }
-}
-
-impl Train {
     /// The folder of `init_from`; refuses inputs of another kind.
     fn base(&self, context: &dyn JobContext) -> Result<Option<PathBuf>, StageError> {
         let expected = 1 + usize::from(self.init_from.is_some());
@@ -196,6 +205,7 @@ impl Train {
         &'f self,
         context: &dyn JobContext,
         feed: &'f Feed<'a>,
+        checkpoints: &'f Checkpoints,
         start: Start,
         seed: u64,
     ) -> Result<Fit<'f, 'a>, StageError> {
@@ -210,14 +220,13 @@ impl Train {
         let trainer =
             Trainer::new(start.model, start.norm, arguments, &self.trainable, total).map_err(failed)?;
         let trainer = if self.share_prefix { trainer.with_shared_prefix() } else { trainer };
-        let folder = context.output().join("checkpoints");
         Ok(Fit {
             stage: self,
             feed,
             trainer,
             norm: start.norm,
             record: Record::default(),
-            checkpoints: Checkpoints::new(folder, self.save_total_limit),
+            checkpoints,
             batching,
             seed,
             total,

@@ -71,6 +71,19 @@ impl Batching {
         WINDOW * self.rows * self.accumulation
     }
 
+    /// The batches of a window, the first one last: of like lengths and shuffled, or in the order of the rows.
+    fn of_window(self, mut window: Vec<RowRef>, random: &mut ChaCha8Rng) -> Vec<Vec<RowRef>> {
+        if !self.by_length && self.tokens.is_none() {
+            let mut batches = self.cut(&window);
+            batches.reverse();
+            return batches;
+        }
+        window.sort_by_key(|row| row.length);
+        let mut batches = self.cut(&window);
+        shuffle(&mut batches, random);
+        batches
+    }
+
     /// Measurements: like lengths together, in order.
     pub fn for_validation(self, mut rows: Vec<RowRef>) -> Vec<StepRows> {
         rows.sort_by_key(|row| row.length);
@@ -164,16 +177,8 @@ impl<'a> Order<'a> {
             }
         }
         let rest = self.waiting.split_off(size.min(self.waiting.len()));
-        let mut window = std::mem::replace(&mut self.waiting, rest);
-        if self.batching.by_length || self.batching.tokens.is_some() {
-            window.sort_by_key(|row| row.length);
-        }
-        self.batches = self.batching.cut(&window);
-        if self.batching.by_length || self.batching.tokens.is_some() {
-            shuffle(&mut self.batches, &mut self.random);
-        } else {
-            self.batches.reverse();
-        }
+        let window = std::mem::replace(&mut self.waiting, rest);
+        self.batches = self.batching.of_window(window, &mut self.random);
         Ok(!self.batches.is_empty())
     }
 
@@ -238,6 +243,32 @@ mod tests {
     #[test]
     fn a_row_longer_than_the_budget_is_a_batch_of_its_own() {
         assert_eq!(lengths(&batching(1, Some(8)).cut(&rows(&[30, 2]))), [vec![30], vec![2]]);
+    }
+
+    /// Places of a window's batches that hold padding.
+    fn padding(batches: &[Vec<RowRef>]) -> u32 {
+        let of = |batch: &Vec<RowRef>| {
+            let longest = batch.iter().map(|row| row.length).max().unwrap();
+            batch.iter().map(|row| Batching::padded(longest as usize) as u32 - row.length).sum::<u32>()
+        };
+        batches.iter().map(of).sum()
+    }
+
+    #[test]
+    fn rows_of_like_length_together_need_little_padding_and_come_in_random_order() {
+        let window: Vec<RowRef> = rows(&(0..256).map(|n| 40 + n * 97 % 80).collect::<Vec<u32>>());
+        let of = |by_length, seed| {
+            let batching = Batching { by_length, ..batching(4, None) };
+            batching.of_window(window.clone(), &mut generator(seed, 0))
+        };
+        let mut plain = of(false, 1);
+        assert!(5 * padding(&of(true, 1)) < padding(&plain));
+        assert_ne!(of(true, 1), of(true, 2));
+        let mut seen = of(true, 1).concat();
+        seen.sort_by_key(|row| row.row);
+        assert_eq!(seen, window);
+        plain.reverse();
+        assert_eq!(plain.concat(), window, "without, rows keep their order");
     }
 
     #[test]
