@@ -339,6 +339,10 @@ mod tests {
         assert_eq!((found.against[0].gained, found.against[0].lost), (24, 0));
         assert_eq!((found.against[1].gained, found.against[1].p), (0, 1.0));
         assert!(found.against[0].p < 1e-6 && found.against[0].changes.len() == 24);
+        let page = html::render(&found).unwrap();
+        for text in ["B against A", "+48.0", "-0.432", "<td class=\"n\">&lt;0.001</td>", "better"] {
+            assert!(page.contains(text), "{text}");
+        }
     }
 
     #[test]

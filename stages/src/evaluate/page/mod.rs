@@ -153,6 +153,9 @@ pub fn fill(name: &'static str, source: &str, page: &impl Serialize) -> Result<S
     environment.add_filter("percent", |value: Option<f64>| figure(value, |x| format!("{:.1} %", 100.0 * x)));
     environment.add_filter("number", |value: Option<f64>| figure(value, number));
     environment.add_filter("signed", |value: Option<f64>| figure(value, signed));
+    environment.add_filter("points", |value: Option<f64>| figure(value, |x| format!("{:+.1}", 100.0 * x)));
+    environment.add_filter("change", |value: Option<f64>| figure(value, |x| format!("{x:+.3}")));
+    environment.add_filter("chance", |value: Option<f64>| figure(value, chance));
     environment.add_filter("width", |value: Option<f64>| {
         (100.0 * value.unwrap_or(0.0).clamp(0.0, 1.0) * 10.0).round() / 10.0
     });
@@ -173,6 +176,11 @@ fn signed(value: f64) -> String {
     // Not "-0.00".
     let value = if value.abs() < 0.005 { 0.0 } else { value };
     format!("{value:+.2}")
+}
+
+/// A p value.
+fn chance(value: f64) -> String {
+    if value < 0.001 { "<0.001".to_owned() } else { format!("{value:.3}") }
 }
 
 /// Three digits or so.

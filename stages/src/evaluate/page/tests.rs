@@ -206,5 +206,6 @@ fn numbers_have_three_digits_or_so() {
     );
     assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
     assert_eq!([0.5, -0.001, 2.0].map(signed), ["+0.50", "+0.00", "+2.00"]);
+    assert_eq!([0.0, 0.0009, 0.0625, 1.0].map(chance), ["<0.001", "<0.001", "0.062", "1.000"]);
     assert_eq!(figure(None, number), "–");
 }
