@@ -49,8 +49,10 @@ pub struct Opened<'a> {
     pub height: u32,
     pub color: ColorType,
     /// Fills a buffer of exactly width × height pixels of that kind.
-    pub read: Box<dyn FnOnce(&mut [u8]) -> Result<(), Unusable> + 'a>,
+    pub read: ReadPixels<'a>,
 }
+
+type ReadPixels<'a> = Box<dyn FnOnce(&mut [u8]) -> Result<(), Unusable> + 'a>;
 
 /// Decodes `bytes`; the size is checked before the pixels are read.
 pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Result<Rgb<'a>, Unusable> {
