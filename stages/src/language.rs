@@ -8,6 +8,7 @@
 //! 3. Otherwise the words decide. Latin letters are English unless there are [`LONG`] of them and trigrams (`whatlang`) are sure
 //!    of another language; other scripts are what the trigrams say.
 
+use crate::read::IMAGE_PLACEHOLDER;
 use whatlang::{Lang, Script, detect as by_trigrams};
 
 /// Latin letters from which on trigrams are trusted.
@@ -42,6 +43,16 @@ pub fn detect(text: &str) -> Option<&'static str> {
     let guess = by_trigrams(text)?;
     let trusted = guess.script() != Script::Latin || (letters >= LONG && guess.is_reliable());
     Some(if trusted { code(guess.lang()) } else { "en" })
+}
+
+/// The language of a conversation, given as role and text of its turns: that of the answers; of the questions where the answers
+/// hold no letter, as numbers and emoji do.
+pub fn of_conversation<'a>(turns: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Option<&'static str> {
+    let of = |role: &str| {
+        let texts: Vec<&str> = turns.clone().filter(|(by, _)| *by == role).map(|(_, text)| text).collect();
+        detect(&texts.join("\n").replace(IMAGE_PLACEHOLDER, ""))
+    };
+    of("assistant").or_else(|| of("user"))
 }
 
 fn count(text: &str) -> Counts {
@@ -103,6 +114,15 @@ mod tests {
         ] {
             assert_eq!(detect(text), language, "{text}");
         }
+    }
+
+    #[test]
+    fn a_conversation_is_in_the_language_of_its_answers_or_else_of_its_questions() {
+        let of = |question, answer| of_conversation([("user", question), ("assistant", answer)].into_iter());
+        assert_eq!(of("What is it?", "一只猫。"), Some("zh"));
+        assert_eq!(of("这是什么？", "a cat"), Some("en"));
+        assert_eq!(of("<image>\n有几只猫？", "3"), Some("zh"));
+        assert_eq!(of("<image>", "3"), None, "a placeholder is no word");
     }
 
     #[test]

@@ -238,7 +238,7 @@ set!(
     r#"
     train-00000-of-00001.parquet#0 en images 1 turns 2 tokens 76/7 "The spacesuit is orange."
     train-00000-of-00001.parquet#1 en images 1 turns 4 tokens 101/17 "The camera stands on a t"
-    train-00000-of-00001.parquet#2 - images 0 turns 2 tokens 22/2 "5"
+    train-00000-of-00001.parquet#2 en images 0 turns 2 tokens 22/2 "5"
     train-00000-of-00001.parquet#4 en images 1 turns 4 tokens 97/12 "It is mostly dark."
     train-00000-of-00001.parquet#5 en images 1 turns 6 tokens 116/21 "A dark ring surrounds it"
     151644 872 198 151655x49 198 3838 12463 374 279 12621 3083 30 151645 198 151644 77091 198 151667 271 151668 271 [785] [12621] [3083] [374] [18575] [13] [151645]

@@ -6,11 +6,11 @@ use super::shown::{Shown, ShownTurn, clean, pictures};
 use super::spread::Spread;
 use crate::arrays::{item_range, items};
 use crate::filter::measure::{Turn, first_size};
+use crate::language::of_conversation;
 use arrow::array::{Array, BinaryArray, BooleanArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{Int32Type, UInt32Type};
 use llavm_pipeline::StageError;
 use std::collections::BTreeMap;
-use whatlang::detect;
 
 /// Rejected rows shown for each reason.
 const REJECTS: usize = 4;
@@ -271,17 +271,15 @@ fn flags(lists: &ListArray, row: usize) -> Option<u64> {
 }
 
 impl Row<'_> {
-    /// The language that the data tells; else the one that the conversation seems to be in.
+    /// The language that the data tells; else the one that `read` would detect.
     fn language(&self) -> String {
         if let Some(language) = self.language {
             return language.to_owned();
         }
         let Some(turns) = &self.turns else { return "not told".to_owned() };
-        let spoken = turns.iter().filter(|turn| turn.role != "system").map(|turn| turn.content);
-        let text: Vec<&str> = spoken.collect();
-        match detect(&text.join("\n")).filter(whatlang::Info::is_reliable) {
-            Some(found) => format!("{}, detected", found.lang().eng_name()),
-            None => "not told, too short to detect".to_owned(),
+        match of_conversation(turns.iter().map(|turn| (turn.role, turn.content))) {
+            Some(code) => format!("{code}, detected"),
+            None => "not told, without letters".to_owned(),
         }
     }
 

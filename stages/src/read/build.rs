@@ -7,7 +7,7 @@ use super::conversation::{Message, checked, from_prompt_answer, messages, prompt
 use super::image_cell::Picture;
 use super::image_column::ImageColumn;
 use super::image_files::ImageFiles;
-use super::language_of::{LanguageOf, of_answers};
+use super::language_of::{LanguageOf, of_turns};
 use super::prompts::draw;
 use super::raw::reject;
 use super::value::Value;
@@ -104,7 +104,7 @@ impl RowRules {
             (_, Some(own)) => Some(own),
             (None, None) => None,
             (Some(LanguageOf::Stated(code)), None) => Some(Cow::Borrowed(code.as_str())),
-            (Some(LanguageOf::Detect), None) => of_answers(&self.turns(row, place)?).map(Cow::Borrowed),
+            (Some(LanguageOf::Detect), None) => of_turns(&self.turns(row, place)?).map(Cow::Borrowed),
         })
     }
 

@@ -1,14 +1,14 @@
-//! The language of a row: its column's, the one the manifest states, or the one its answers are written in.
+//! The language of a row: its column's, the one the manifest states, or the one its answers (or questions) are written in.
 
-use super::conversation::{Message, Role};
-use crate::language::detect;
+use super::conversation::Message;
+use crate::language::of_conversation;
 use serde::{Deserialize, Serialize};
 
 /// `language`: a code such as `zh` for every row, or `detect`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum LanguageOf {
-    /// By the answers; [`crate::language`] has the rule.
+    /// By the answers, or the questions where these hold no letter; [`crate::language`] has the rule.
     Detect,
     Stated(String),
 }
@@ -30,9 +30,7 @@ impl From<LanguageOf> for String {
     }
 }
 
-/// The language of all that the assistant says.
-pub fn of_answers(turns: &[Message<'_>]) -> Option<&'static str> {
-    let answers = turns.iter().filter(|turn| turn.role == Role::Assistant);
-    let answers: Vec<&str> = answers.map(|turn| turn.content.as_ref()).collect();
-    detect(&answers.join("\n"))
+/// The language of a conversation.
+pub fn of_turns(turns: &[Message<'_>]) -> Option<&'static str> {
+    of_conversation(turns.iter().map(|turn| (turn.role.name(), turn.content.as_ref())))
 }

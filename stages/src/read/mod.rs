@@ -98,10 +98,11 @@ pub struct Read {
     #[serde(default)]
     pub limit: Option<u64>,
     /// Instructions to draw from, by seed and row, where a row has an answer and no prompt: a list, or a file with one on each
-    /// line.
+    /// line. They ask about a picture: where no column holds prompts, a row without one is rejected.
     #[serde(default)]
     pub prompts: Prompts,
-    /// Language of rows whose column does not say it: a code such as `zh`, or `detect` to tell it by the answers. Default: none.
+    /// Language of rows whose column does not say it: a code such as `zh`, or `detect` to tell it by the answers (by
+    /// the questions where the answers hold no letter). Default: none.
     #[serde(default)]
     pub language: Option<LanguageOf>,
     /// Source of rows whose column does not say it: the data set's name, for counts and slices of reports. Default: none.

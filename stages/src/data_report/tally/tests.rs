@@ -117,10 +117,23 @@ fn rows_are_counted_as_they_are() {
     let shares: Vec<String> =
         report.shares[1].lines.iter().map(|line| format!("{} {}", line.name, line.percent)).collect();
     insta::assert_snapshot!(shares.join("\n"), @"
-    not told, too short to detect 60.0%
+    en, detected 40.0%
     en 20.0%
+    not told, without letters 20.0%
     zh 20.0%
     ");
+}
+
+#[test]
+fn short_captions_have_a_language() {
+    let languages = |answer: &str| {
+        let mut tally = Tally::new(0);
+        tally.add(&batch(&[Told { question: "图中有什么？", answer, ..Told::default() }])).unwrap();
+        tally.languages.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(languages("猫。"), ["zh, detected"]);
+    assert_eq!(languages("a cat"), ["en, detected"], "the answers decide, not the questions");
+    assert_eq!(languages("42"), ["zh, detected"], "unless the answers hold no letter");
 }
 
 #[test]

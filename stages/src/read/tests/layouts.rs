@@ -102,22 +102,23 @@ fn a_picture_of_eight_black_pixels_is_none_when_dropped() {
 }
 
 #[test]
-fn a_language_is_the_columns_the_stated_or_that_of_the_answers() {
+fn a_language_is_the_columns_the_stated_or_that_of_the_conversation() {
     let files = Files::new();
     files.write(
         "rows.jsonl",
         r#"{"prompt": "What?", "answer": "一只猫。", "lang": "zh-Hans"}
            {"prompt": "这是什么？", "answer": "a cat", "lang": ""}
-           {"prompt": "几个？", "answer": "3"}"#,
+           {"prompt": "几个？", "answer": "3"}
+           {"prompt": "1 + 2", "answer": "3"}"#,
     );
     let languages = |params| {
         let source = files.open("rows.jsonl", params);
         all_rows(source.as_ref(), &["language"]).into_iter().map(|row| row.language).collect::<Vec<_>>()
     };
     let some = |code: &str| Some(code.to_owned());
-    assert_eq!(languages(json!({"language": "detect"})), [some("zh"), some("en"), None]);
+    assert_eq!(languages(json!({"language": "detect"})), [some("zh"), some("en"), some("zh"), None]);
     let column = json!({"columns": {"language": "lang"}, "language": "detect"});
-    assert_eq!(languages(column), [some("zh-Hans"), some("en"), None]);
-    assert_eq!(languages(json!({"language": "zh"})), [some("zh"), some("zh"), some("zh")]);
+    assert_eq!(languages(column), [some("zh-Hans"), some("en"), some("zh"), None]);
+    assert_eq!(languages(json!({"language": "zh"})), [some("zh"), some("zh"), some("zh"), some("zh")]);
     assert_eq!(files.rows("rows.jsonl", json!({"source": "mine"}))[0].source, some("mine"));
 }
