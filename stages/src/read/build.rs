@@ -81,16 +81,39 @@ impl RowRules {
 
     fn pictures<'a>(&self, row: &'a Value<'_>) -> Result<Vec<Cow<'a, [u8]>>, Reject> {
         let Some(image) = &self.image else { return Ok(Vec::new()) };
+        let found = image.pictures(row)?;
+        self.is_there_to_ask_about(found.len())?;
         let load = |picture| match picture {
             Picture::Bytes(bytes) => Ok(bytes),
             Picture::Path(path) => self.images.load(&path).map(Cow::Owned),
         };
-        image.pictures(row)?.into_iter().map(load).collect()
+        found.into_iter().map(load).collect()
     }
 
     /// How many pictures [`RowRules::pictures`] gives, without loading any from a file.
     fn n_images(&self, row: &Value<'_>) -> Result<u32, Reject> {
-        self.image.as_ref().map_or(Ok(0), |image| Ok(image.pictures(row)?.len() as u32))
+        let Some(image) = &self.image else { return Ok(0) };
+        let count = image.pictures(row)?.len();
+        self.is_there_to_ask_about(count)?;
+        Ok(count as u32)
+    }
+
+    /// Whether every row's prompt is drawn from instructions, which ask about the picture.
+    pub fn asks_about_pictures(&self) -> bool {
+        let Mapping { conversation, texts, .. } = &self.mapping;
+        let own = texts.first().is_some_and(Option::is_some);
+        self.image.is_some()
+            && *conversation == Conversation::PromptAnswer
+            && !self.prompts.is_empty()
+            && !own
+    }
+
+    /// "Describe the picture" without one would teach a model to make things up.
+    fn is_there_to_ask_about(&self, pictures: usize) -> Result<(), Reject> {
+        if pictures == 0 && self.asks_about_pictures() {
+            return Err(reject("no-image", "the row has no picture, and its instruction asks about one"));
+        }
+        Ok(())
     }
 
     /// What the row says of its language; otherwise what the manifest says.

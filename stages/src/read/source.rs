@@ -8,8 +8,8 @@
 //! | `where` and the types of its columns | always, when set |
 //! | the column of `explode` | always, when set; then all columns are read, whichever are asked for |
 //! | names and layout of the text columns, `prompts`, the seed when prompts are drawn | `messages`; `language` when detected |
-//! | name of the image column, `image_name`, content of the picture files, of the zip or the table | `images` |
-//! | name of the image column, `image_name`; not the bytes of its pictures (Parquet, webdataset), unless placeholders are dropped | `n_images` |
+//! | name of the image column, `image_name`, content of the picture files, of the zip or the table; whether all prompts are drawn | `images` |
+//! | name of the image column, `image_name`, whether all prompts are drawn; not the bytes of its pictures (Parquet, webdataset), unless placeholders are dropped | `n_images` |
 //! | name of the column, and what the manifest states instead; for `id` also the short file name, which default ids hold | `id`, `language`, `source` |
 //!
 //! Never: paths, times, and for columns other than `id`, file names. For who only copies ids (`ids_digest`) no file names at all.
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Raised when the same raw bytes give other rows.
-const ROWS_VERSION: u32 = 3;
+const ROWS_VERSION: u32 = 4;
 
 /// A raw file and what reports call it.
 pub struct NamedFile {
@@ -112,11 +112,12 @@ impl ReadSource {
     /// What decides the content of one output column besides the raw bytes.
     fn column_identity(&self, column: &str, part: &Part, file: &NamedFile) -> Value {
         let RowRules { mapping, prompts, seed, image, language, source, .. } = &self.rules;
+        let asks = self.rules.asks_about_pictures();
         match column {
             "images" => {
-                serde_json::json!([image, part.images.map(|digest| digest.to_hex().to_string())])
+                serde_json::json!([image, asks, part.images.map(|digest| digest.to_hex().to_string())])
             }
-            "n_images" => serde_json::json!(image),
+            "n_images" => serde_json::json!([image, asks]),
             "messages" => {
                 let seed = (!prompts.is_empty()).then_some(seed);
                 serde_json::json!([

@@ -209,9 +209,11 @@ fn a_where_clause_and_a_limit_keep_counts_at_their_rows() {
 #[test]
 fn other_pictures_in_a_tar_leave_the_digests_of_the_text_as_they_were() {
     let files = Files::new();
-    let params = json!({"columns": {"answer": "txt"}, "prompts": ["p"], "partition_rows": 1});
+    let params = json!({"columns": {"prompt": "q", "answer": "txt"}, "partition_rows": 1});
     let digests_of = |first: &[u8], text: &[u8]| {
-        files.write("rows.tar", tar(&[("0.jpg", first), ("0.txt", text), ("1.txt", b"text only")]));
+        let members: [(&str, &[u8]); 5] =
+            [("0.jpg", first), ("0.q", b"?"), ("0.txt", text), ("1.q", b"?"), ("1.txt", b"text only")];
+        files.write("rows.tar", tar(&members));
         let source = files.open("rows.tar", params.clone());
         assert_eq!(counts(source.as_ref()), [Some(1), Some(0)]);
         assert_eq!(counts(source.as_ref()), lengths(source.as_ref()));

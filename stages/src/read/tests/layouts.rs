@@ -14,7 +14,13 @@ fn ids(rows: &[Row]) -> Vec<&str> {
 fn each_caption_is_a_row_with_the_same_picture() {
     let files = Files::new();
     files.write("images/a.jpg", picture(1));
-    files.write("rows.jsonl", "{\"image\": \"a.jpg\", \"answer\": [\"一\", \"二\"]}\n{\"answer\": \"三\"}\n{\"answer\": []}\n{broken\n");
+    let lines = [
+        r#"{"image": "a.jpg", "answer": ["一", "二"]}"#,
+        r#"{"image": "a.jpg", "answer": "三"}"#,
+        r#"{"image": "a.jpg", "answer": []}"#,
+        "{broken",
+    ];
+    files.write("rows.jsonl", lines.join("\n"));
     let params = json!({"explode": "answer", "images": "images", "prompts": ["?"]});
     let rows = files.rows("rows.jsonl", params);
     assert_eq!(
@@ -25,8 +31,27 @@ fn each_caption_is_a_row_with_the_same_picture() {
         [0, 1, 2].map(|row| rows[row].messages.clone()),
         ["一", "二", "三"].map(|text| turns("?", text))
     );
-    assert_eq!([0, 1, 2].map(|row| rows[row].images.as_ref().unwrap().len()), [1, 1, 0]);
+    assert_eq!([0, 1, 2].map(|row| rows[row].images.as_ref().unwrap().len()), [1, 1, 1]);
     assert_eq!([3, 4].map(|row| rows[row].code().unwrap()), ["read/no-answer", "read/bad-json"]);
+}
+
+#[test]
+fn a_drawn_instruction_needs_a_picture_and_a_question_of_its_own_does_not() {
+    let files = Files::new();
+    let params = json!({"images": "images", "prompts": ["Describe the picture."]});
+    files.write("images/a.jpg", picture(1));
+    files.write("captions.jsonl", "{\"image\": \"a.jpg\", \"answer\": \"a cat\"}\n{\"answer\": \"a dog\"}\n");
+    let source = files.open("captions.jsonl", params.clone());
+    for columns in [&super::ALL[..], &["n_images"], &["images"]] {
+        let rows = all_rows(source.as_ref(), columns);
+        assert_eq!([0, 1].map(|row| rows[row].code()), [None, Some("read/no-image")], "{columns:?}");
+    }
+    files.write(
+        "chats.jsonl",
+        "{\"prompt\": \"Why?\", \"answer\": \"Because.\"}\n{\"image\": \"a.jpg\", \"answer\": \"a cat\"}\n",
+    );
+    let rows = files.rows("chats.jsonl", params);
+    assert_eq!(rows.iter().map(Row::code).collect::<Vec<_>>(), [None, None], "{rows:?}");
 }
 
 #[test]
