@@ -1,6 +1,6 @@
 //! Rows as they leave the source: the columns asked for and `reject`.
 //!
-//! A rejected row keeps its place: every column but `id` is null, `reject` says why.
+//! A rejected row keeps its place: `reject` says why, every column is null but `id` and what is told of `language` and `source`.
 
 use super::columns::{Conversation, Mapping};
 use super::conversation::{Message, checked, from_prompt_answer, messages, prompt_and_completion, text_cell};
@@ -131,6 +131,15 @@ impl RowRules {
         })
     }
 
+    /// What the manifest says of every row.
+    fn stated(&self, column: &str) -> Option<&str> {
+        match (column, &self.language) {
+            ("source", _) => self.source.as_deref(),
+            ("language", Some(LanguageOf::Stated(code))) => Some(code),
+            _ => None,
+        }
+    }
+
     /// The raw columns that the named output columns are made of.
     pub fn needed(&self, output: &[&str]) -> Vec<String> {
         if self.explode.is_some() {
@@ -211,12 +220,14 @@ impl<'a> BatchBuilder<'a> {
         match cells {
             Ok(cells) => {
                 self.rejects.append_null();
-                self.columns.iter_mut().zip(cells).for_each(|(column, cell)| column.append(cell, place));
+                let rules = self.rules;
+                let columns = self.columns.iter_mut().zip(cells);
+                columns.for_each(|(column, cell)| column.append(cell, place, rules));
             }
             Err(Reject { code, detail }) => {
                 self.rejects.append_value(format!("read/{code}: {detail}"));
-                let id = row.ok();
-                self.columns.iter_mut().for_each(|column| column.append_rejected(id, place));
+                let (row, rules) = (row.ok(), self.rules);
+                self.columns.iter_mut().for_each(|column| column.append_rejected(row, place, rules));
             }
         }
     }
@@ -277,7 +288,7 @@ fn text_of<'r>(name: Option<&str>, row: &'r Value<'_>) -> Option<Cow<'r, str>> {
 }
 
 impl Column {
-    fn append(&mut self, cell: Cell<'_>, place: Place<'_>) {
+    fn append(&mut self, cell: Cell<'_>, place: Place<'_>, rules: &RowRules) {
         match (self, cell) {
             (Self::Text { name: "id", cells, .. }, Cell::Text(text)) => cells.append_value(place.id(text)),
             (Self::Text { cells, .. }, Cell::Text(text)) => cells.append_option(text),
@@ -287,17 +298,20 @@ impl Column {
             }
             (Self::Count(counts), Cell::Count(count)) => counts.append_value(count),
             (Self::Messages(messages), Cell::Messages(turns)) => messages.append(&turns),
-            (column, _) => column.append_rejected(None, place),
+            (column, _) => column.append_rejected(None, place, rules),
         }
     }
 
-    /// Null, but for the row's name, which a reject needs most.
-    fn append_rejected(&mut self, row: Option<&Value<'_>>, place: Place<'_>) {
+    /// Null, but for the row's name, which a reject needs most, and what its columns or the manifest say of where it comes from.
+    fn append_rejected(&mut self, row: Option<&Value<'_>>, place: Place<'_>, rules: &RowRules) {
         match self {
-            Self::Text { name: "id", from, cells } => {
-                cells.append_value(place.id(row.and_then(|row| text_of(from.as_deref(), row))));
+            Self::Text { name, from, cells } => {
+                let own = row.and_then(|row| text_of(from.as_deref(), row));
+                match *name {
+                    "id" => cells.append_value(place.id(own)),
+                    _ => cells.append_option(own.or_else(|| rules.stated(name).map(Cow::Borrowed))),
+                }
             }
-            Self::Text { cells, .. } => cells.append_null(),
             Self::Images(list) => list.append(false),
             Self::Count(counts) => counts.append_null(),
             Self::Messages(messages) => messages.append_null(),

@@ -147,3 +147,17 @@ fn a_language_is_the_columns_the_stated_or_that_of_the_conversation() {
     assert_eq!(languages(json!({"language": "zh"})), [some("zh"), some("zh"), some("zh"), some("zh")]);
     assert_eq!(files.rows("rows.jsonl", json!({"source": "mine"}))[0].source, some("mine"));
 }
+
+#[test]
+fn a_rejected_row_still_says_where_it_comes_from() {
+    let files = Files::new();
+    files.write("rows.jsonl", "{\"prompt\": \"q\", \"answer\": null, \"set\": \"own\"}\n{broken\n");
+    let told = |params| {
+        let row = |row: Row| (row.source, row.language, row.reject.is_some());
+        files.rows("rows.jsonl", params).into_iter().map(row).collect::<Vec<_>>()
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let params = json!({"source": "mine", "language": "zh", "columns": {"source": "set"}});
+    assert_eq!(told(params), [(some("own"), some("zh"), true), (some("mine"), some("zh"), true)]);
+    assert_eq!(told(json!({"language": "detect"})), [(None, None, true), (None, None, true)]);
+}
