@@ -66,6 +66,9 @@ pub struct ColumnNames {
     pub source: Option<String>,
 }
 
+/// What the image column is called where the manifest does not say it.
+const USUAL_IMAGE: [&str; 2] = ["image", "images"];
+
 impl ColumnNames {
     fn get(&self, key: &str) -> Option<&str> {
         let name = match key {
@@ -76,6 +79,14 @@ impl ColumnNames {
             _ => &self.conversations,
         };
         name.as_deref()
+    }
+
+    /// What the rows are searched for: by column that is wanted, the names it may have.
+    pub fn sought(&self, conversation: Conversation) -> Vec<Vec<&str>> {
+        let image = self.image.as_deref().map_or_else(|| USUAL_IMAGE.to_vec(), |name| vec![name]);
+        let texts = conversation.keys().iter().map(|key| self.get(key).unwrap_or(key));
+        let told = [&self.id, &self.language, &self.source].into_iter().flatten().map(String::as_str);
+        texts.chain(told).map(|name| vec![name]).chain([image]).collect()
     }
 
     /// Keys that `conversation` has no use for.
@@ -132,7 +143,7 @@ impl Mapping {
             None if *key == "prompt" && has_prompts && !exists(key, columns) => Ok(None),
             None => found(key).map(Some),
         };
-        let usual_image = ["image", "images"].iter().find(|name| exists(name, columns));
+        let usual_image = USUAL_IMAGE.iter().find(|name| exists(name, columns));
         let image = match &names.image {
             Some(name) => Some(found(name)?),
             None => usual_image.map(|name| (*name).to_owned()),
@@ -185,7 +196,7 @@ impl Mapping {
 }
 
 /// Whether `path` leads to a column: itself, or the rest is an index into a list.
-fn exists(path: &str, columns: &[RawColumn]) -> bool {
+pub fn exists(path: &str, columns: &[RawColumn]) -> bool {
     let named = |name: &str| columns.iter().any(|column| column.name == name);
     match path.rsplit_once('.') {
         _ if named(path) => true,

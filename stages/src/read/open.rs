@@ -3,7 +3,7 @@
 use super::Read;
 use super::broken::BrokenFile;
 use super::build::RowRules;
-use super::columns::{Mapping, no_column};
+use super::columns::{Mapping, exists, no_column};
 use super::delimited::{Delimited, Dialect};
 use super::files::{Format, short_names};
 use super::image_column::ImageColumn;
@@ -14,10 +14,12 @@ use super::json_lines::JsonLines;
 use super::locate::local;
 use super::parquet::Parquet;
 use super::raw::{RawColumn, RawFile, Request};
+use super::sample::search;
 use super::select::Filter;
 use super::source::{NamedFile, Part, ReadSource};
 use super::text::TextFile;
 use super::webdataset::Webdataset;
+use crate::sql::Predicate;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::OpenContext;
 use rayon::prelude::*;
@@ -32,7 +34,7 @@ pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageE
         .zip(names)
         .map(|(path, name)| Ok(NamedFile { raw: open_file(read, path, &name, context)?, name }))
         .collect::<Result<_, StageError>>()?;
-    let columns = all_columns(&files);
+    let columns = all_columns(read, &files, context)?;
     let shown = shown_name(&files);
     let mapping = mapping(read, &files, &shown, &columns)?;
     let filter = read.predicate.as_deref().filter(|_| !columns.is_empty());
@@ -118,15 +120,41 @@ fn boxed<T: RawFile + 'static>(opened: Result<T, String>) -> Result<Box<dyn RawF
     opened.map(|file| Box::new(file) as Box<dyn RawFile>)
 }
 
-/// The columns of all files, each name once, in order of the files.
-fn all_columns(files: &[NamedFile]) -> Vec<RawColumn> {
-    let mut all: Vec<RawColumn> = Vec::new();
-    for column in files.iter().flat_map(|file| file.raw.columns()) {
+/// The columns of all files, each name once, in order of the files; behind them the wanted ones that only few rows have.
+fn all_columns(
+    read: &Read,
+    files: &[NamedFile],
+    context: &dyn OpenContext,
+) -> Result<Vec<RawColumn>, StageError> {
+    let mut all = Vec::new();
+    files.iter().for_each(|file| add(&mut all, file.raw.columns()));
+    let sought = sought(read, &all);
+    if all.is_empty() || sought.is_empty() {
+        return Ok(all);
+    }
+    let open_ended: Vec<_> = files.iter().filter(|file| !file.raw.has_fixed_columns()).collect();
+    let found = open_ended.par_iter().map(|file| search(file.raw.as_ref(), &sought, context));
+    let found: Vec<_> = found.collect::<Result<_, _>>()?;
+    found.iter().for_each(|columns| add(&mut all, columns));
+    Ok(all)
+}
+
+fn add(all: &mut Vec<RawColumn>, columns: &[RawColumn]) {
+    for column in columns {
         if !all.iter().any(|seen| seen.name == column.name) {
             all.push(column.clone());
         }
     }
-    all
+}
+
+/// The wanted columns that none of `columns` is.
+fn sought(read: &Read, columns: &[RawColumn]) -> Vec<String> {
+    let predicate = read.predicate.as_deref().and_then(|text| Predicate::parse(text).ok());
+    let named = predicate.iter().flat_map(|predicate| predicate.columns().iter().map(String::as_str));
+    let named = named.chain(read.explode.as_deref()).map(|name| vec![name]);
+    let wanted = read.columns.sought(read.conversation).into_iter().chain(named);
+    let missing = wanted.filter(|names| !names.iter().any(|name| exists(name, columns)));
+    missing.flatten().map(str::to_owned).collect()
 }
 
 /// What an error about the columns calls the files.

@@ -1,14 +1,20 @@
-//! The columns of a file that names them row by row (JSON, webdataset), seen in a sample.
+//! The columns of a file that names them row by row (JSON, webdataset), seen in a sample; and those that only a search finds,
+//! because few rows have them: pictures in a file of chats, say.
 
 use super::raw::{RawColumn, RawFile, Request};
 use super::value::Value;
 use llavm_pipeline::StageError;
+use llavm_pipeline::stage::OpenContext;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Rows looked at in the first piece, and in each of some other pieces.
 const FIRST_ROWS: usize = 64;
 const OTHER_ROWS: usize = 4;
 const OTHER_PIECES: usize = 16;
+
+/// Raised when the same rows give other columns.
+const SEARCH_VERSION: u32 = 1;
 
 /// Every column seen in the sample, sorted by name, with the widest type seen.
 ///
@@ -28,7 +34,60 @@ pub fn sampled_columns(file: &dyn RawFile, kind: Kind<'_>) -> Result<Vec<RawColu
             }
         }
     }
-    Ok(kinds.into_iter().map(|(name, kind)| RawColumn { name, kind }).collect())
+    Ok(columns(kinds))
+}
+
+/// Those of the columns `sought` that any row of the file has. Remembered by the rows' content.
+pub fn search(
+    file: &dyn RawFile,
+    sought: &[String],
+    context: &dyn OpenContext,
+) -> Result<Vec<RawColumn>, StageError> {
+    let mut rows = blake3::Hasher::new();
+    file.pieces().iter().for_each(|piece| {
+        rows.update(piece.digest.as_bytes());
+    });
+    let key = format!("read/search/{SEARCH_VERSION}/{sought:?}/{}", rows.finalize().to_hex());
+    let mut compute = || {
+        let pieces = (0..file.pieces().len()).into_par_iter().map(|piece| search_piece(file, piece, sought));
+        let mut kinds = BTreeMap::new();
+        for (name, kind) in pieces.collect::<Result<Vec<_>, StageError>>()?.into_iter().flatten() {
+            let widest = kinds.get(&name).map_or_else(|| kind.clone(), |seen: &String| wider(seen, &kind));
+            kinds.insert(name, widest);
+        }
+        Ok(kinds
+            .into_iter()
+            .flat_map(|(name, kind)| [name, kind])
+            .collect::<Vec<_>>()
+            .join("\0")
+            .into_bytes())
+    };
+    let found = context.remembered(&key, &mut compute)?;
+    let found = String::from_utf8_lossy(&found).into_owned();
+    let mut parts = found.split('\0').map(str::to_owned);
+    let next = || Some(RawColumn { name: parts.next()?, kind: parts.next()? });
+    Ok(std::iter::from_fn(next).collect())
+}
+
+fn search_piece(
+    file: &dyn RawFile,
+    piece: usize,
+    sought: &[String],
+) -> Result<BTreeMap<String, String>, StageError> {
+    let mut kinds = BTreeMap::new();
+    for chunk in file.read(piece, Request { columns: Some(sought.into()), ..Request::default() })? {
+        let chunk = chunk?;
+        for index in 0..chunk.rows().len() {
+            if let Ok(Value::Object(fields)) = chunk.value(index) {
+                fields.iter().for_each(|(name, value)| widen(name, value, &|cell| cell.kind(), &mut kinds));
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+fn columns(kinds: BTreeMap<String, String>) -> Vec<RawColumn> {
+    kinds.into_iter().map(|(name, kind)| RawColumn { name, kind }).collect()
 }
 
 /// Names the type of a cell.

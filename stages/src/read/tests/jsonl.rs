@@ -171,3 +171,33 @@ fn a_wrong_column_name_lists_what_the_rows_have() {
     let params = json!({"columns": {"prompt": "question", "answer": "score"}, "where": "tags = 'x'"});
     insta::assert_snapshot!(files.error("rows.jsonl", params), @"where: column `tags` of rows.jsonl is list<string>");
 }
+
+/// Rows of chats of which one alone, far behind the sample, has one field more.
+fn chats_and(field: &str) -> String {
+    let line = |n: usize| match n {
+        200 => format!(r#"{{"prompt": "q", "answer": "a", {field}}}"#),
+        _ => r#"{"prompt": "q", "answer": "a"}"#.to_owned(),
+    };
+    (0..300).map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_column_that_one_row_alone_has_is_found() {
+    let files = Files::new();
+    files.write("images/a.jpg", picture(1));
+    files.write("usual.jsonl", chats_and(r#""image": "a.jpg""#));
+    files.write("named.jsonl", chats_and(r#""photo": {"path": "a.jpg"}, "tag": 7"#));
+    for (file, columns) in [
+        ("usual.jsonl", json!({})),
+        ("named.jsonl", json!({"image": "photo"})),
+        ("named.jsonl", json!({"image": "photo.path", "source": "tag"})),
+    ] {
+        let rows = files.rows(file, json!({"images": "images", "columns": columns}));
+        let with: Vec<_> = (0..300).filter(|row| rows[*row].images.as_ref().unwrap().len() == 1).collect();
+        assert_eq!(with, [200], "{file} {columns}");
+    }
+    let rows = files.rows("named.jsonl", json!({"columns": {"source": "tag"}, "where": "tag = 7"}));
+    assert_eq!(rows.iter().map(|row| row.source.as_deref()).collect::<Vec<_>>(), [Some("7")]);
+    let error = files.error("named.jsonl", json!({"columns": {"image": "foto"}}));
+    assert!(error.to_string().contains("named.jsonl has no column `foto`"), "{error}");
+}
