@@ -190,7 +190,8 @@ fn joined_parts(number: usize, parts: &[Value<'_>]) -> Result<String, Reject> {
     let mut after_image = false;
     for part in parts {
         let (text, is_image) = part_text(number, part)?;
-        let breaks = joined.is_empty() || text.is_empty() || joined.ends_with('\n') || text.starts_with('\n');
+        let breaks =
+            joined.is_empty() || text.is_empty() || joined.ends_with('\n') || text.starts_with(['\n', '\r']);
         if (is_image || after_image) && !breaks {
             joined.push('\n');
         }
@@ -289,6 +290,24 @@ mod tests {
         ] {
             assert_eq!(turns(layout).unwrap(), expected, "{layout}");
         }
+    }
+
+    #[test]
+    fn a_picture_among_parts_stands_on_a_line_of_its_own() {
+        let joined = |before: &str, after: &str| {
+            let part = |text: &str| serde_json::json!({"type": "text", "text": text});
+            let content = serde_json::json!([part(before), {"type": "image"}, part(after)]).to_string();
+            turns(&format!(
+                r#"[{{"role": "user", "content": {content}}}, {{"role": "assistant", "content": "a"}}]"#
+            ))
+            .unwrap()[0]
+                .1
+                .clone()
+        };
+        assert_eq!(joined("Look at ", " and say."), "Look at \n<image>\n and say.");
+        assert_eq!(joined("Look.\n", "\nSay."), "Look.\n<image>\nSay.");
+        assert_eq!(joined("Look.\r\n", "\r\nSay."), "Look.\r\n<image>\r\nSay.");
+        assert_eq!(joined("", ""), "<image>");
     }
 
     #[test]

@@ -151,14 +151,19 @@ pub fn decode_base64(text: &str) -> Result<Vec<u8>, Reject> {
     }
 }
 
-/// The beginning of a text, for messages.
+/// The beginning of a text, for messages, on one line: line breaks and marks that cannot be seen are written as escapes.
 pub fn short(text: &str) -> String {
     const SHOWN: usize = 60;
-    let mut shown: String = text.chars().take(SHOWN).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
+    let mut shown = "`".to_owned();
+    for letter in text.chars().take(SHOWN) {
+        if letter.is_control() || letter == '\u{feff}' {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
     }
-    format!("`{shown}`")
+    shown.push_str(if text.chars().nth(SHOWN).is_some() { "…`" } else { "`" });
+    shown
 }
 
 #[cfg(test)]
@@ -233,5 +238,12 @@ mod tests {
         ] {
             assert_eq!(pictures(&cell).unwrap_err().code, code, "{cell:?}");
         }
+    }
+
+    #[test]
+    fn what_a_message_shows_of_a_text_is_one_line() {
+        assert_eq!(short("\u{feff}one\r\n二\t`3`"), r"`\u{feff}one\r\n二\t`3``");
+        assert_eq!(short(&"图".repeat(60)), format!("`{}`", "图".repeat(60)));
+        assert_eq!(short(&"图".repeat(61)), format!("`{}…`", "图".repeat(60)));
     }
 }
