@@ -1,17 +1,18 @@
 """Measures how fast each raw format is read: the same rows and pictures as parquet, jsonl + images folder, jsonl + zip, webdataset.
 
     python scripts/make_bench_data.py /tmp/bench --rows 4096
-    python scripts/bench_formats.py /tmp/bench --llavm target/release/llavm [--repeat 3] [--zip-entries 100000] [--long-rows 2900000]
+    python scripts/bench_formats.py /tmp/bench --llavm target/release/llavm [--repeat 3] [--zip-entries 100000] [--long-rows 290000 2900000]
 
 Each run is `llavm run` of manifests/cc3m-tokens.toml's stages into an empty store, the files in the page cache. A rate is rows a
 second of CPU time (user and system), which other programs on the machine disturb less than wall time. Also: the seconds until a
-zip of many entries is open and its first row is read (it is never extracted), and the peak memory of a file with many rows.
-Needs pyarrow.
+zip of many entries is open and its first row is read (it is never extracted), and the peak memory of files with many rows.
+Needs pyarrow, Pillow.
 """
 import argparse
 import io
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -22,7 +23,9 @@ import time
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER = ROOT / "data/qwen3-tokenizer"
@@ -90,13 +93,41 @@ def many_entries(llavm: Path, entries: int, folder: Path) -> dict:
     return run(llavm, manifest(rows, '[stages.pixels]\nkind = "decode-resize"\nfrom = "rows"\n'))
 
 
-def many_rows(llavm: Path, rows: int, folder: Path) -> dict:
-    """Filters a text-only file of many rows."""
-    with (folder / "long.jsonl").open("w") as lines:
-        for n in range(rows):
-            lines.write(json.dumps({"input": f"What is number {n}?", "output": f"It is the number {n}, one more than {n - 1}."}) + "\n")
-    columns = f'files = "{folder}/long.jsonl"\ncolumns = {{ prompt = "input", answer = "output" }}'
-    return run(llavm, manifest(columns, '[stages.kept]\nkind = "filter"\nfrom = "rows"\nwhere = "answer_chars > 10"\n'))
+def many_rows(llavm: Path, rows: int, folder: Path, pictures: int) -> dict:
+    """Reads one parquet file in the layout of minimind-v to token shards: JSON text, and pictures that come again and again.
+
+    With `pictures` of them differing they are kept in the file's dictionary, as that set keeps them; with 0 each row has its own
+    bytes. A tenth of the rows has the black picture that means none, which is told by looking at it.
+    """
+    name, per_group = folder / "long.parquet", 290_000
+    schema = pa.schema([("conversations", pa.string()), ("image_bytes", pa.binary())])
+    made = [padded_picture(n, 7_000 if pictures else 1_600) for n in range(min(pictures, per_group) or 64)]
+    black = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(black, "PNG")
+    options = {"use_dictionary": ["image_bytes"], "dictionary_pagesize_limit": 2**31 - 1} if pictures else {"use_dictionary": False}
+    with pq.ParquetWriter(name, schema, **options) as out:
+        for start in range(0, rows, per_group):
+            numbers = range(start, min(rows, start + per_group))
+            talk = lambda n: [{"role": "user", "content": f"图中的第{n}个物体是什么？" + "<image>" * (n % 10 > 0)},
+                              {"role": "assistant", "content": f"这是第{n}个物体，它的编号比{n + 1}小一。"}]
+            cells = [black.getvalue() if n % 10 == 0 else made[n % len(made)] for n in numbers]
+            out.write_table(pa.table([[json.dumps(talk(n), ensure_ascii=False) for n in numbers], pa.array(cells, pa.binary())], schema=schema),
+                            row_group_size=per_group)
+    reading = f'files = "{name}"\nconversation = "llava"\nplaceholder_images = "drop"\n' \
+              'columns = { image = "image_bytes", conversations = "conversations" }'
+    text = stages()
+    without_pixels = text[text.index("[stages.chat]"):].replace('["labels", "pixels"]', '["labels"]')
+    done = run(llavm, manifest(reading, without_pixels))
+    done["file"] = name.stat().st_size
+    name.unlink()
+    return done
+
+
+def padded_picture(n: int, size: int) -> bytes:
+    """A small JPEG, made `size` bytes long and unlike any other by bytes behind its end, which no decoder reads."""
+    data = io.BytesIO()
+    Image.new("RGB", (16, 16), (n % 256, n // 256 % 256, 90)).save(data, "JPEG")
+    return data.getvalue() + random.Random(n).randbytes(size - len(data.getvalue()))
 
 
 def main() -> None:
@@ -105,7 +136,8 @@ def main() -> None:
     parser.add_argument("--llavm", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--zip-entries", type=int, default=100_000)
-    parser.add_argument("--long-rows", type=int, default=0, help="rows of the long file, 0 to leave it out")
+    parser.add_argument("--long-rows", type=int, nargs="*", default=[], help="rows of the long parquet files (minimind-v has 2900000)")
+    parser.add_argument("--long-pictures", type=int, default=0, help="different pictures in their dictionaries, by row group; 0: no dictionary")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -115,16 +147,17 @@ def main() -> None:
         for _ in range(args.repeat):
             for name, lines in formats.items():
                 runs[name].append(run(args.llavm, manifest(lines, stages())))
-        rates = {name: rows / statistics.median(one["cpu"] for one in results) for name, results in runs.items()}
+        rates = {} if args.repeat == 0 else {name: rows / statistics.median(one["cpu"] for one in results) for name, results in runs.items()}
         for name, rate in rates.items():
             peak = max(one["peak_rss_mib"] for one in runs[name])
             print(f"{name}: {rate:.0f} rows per CPU second, {rate / rates['parquet']:.0%} of parquet, peak memory {peak:.0f} MiB")
         if args.zip_entries:
             many = many_entries(args.llavm, args.zip_entries, folder)
             print(f"zip of {args.zip_entries:,} entries: first row after {many['seconds']:.2f} s, {many['cpu']:.2f} s of CPU, {many['peak_rss_mib']:.0f} MiB")
-        if args.long_rows:
-            long = many_rows(args.llavm, args.long_rows, folder)
-            print(f"{long['rows']:,} rows of text: {long['rows'] / long['cpu']:.0f} rows per CPU second, peak memory {long['peak_rss_mib']:.0f} MiB")
+        for rows in args.long_rows:
+            long = many_rows(args.llavm, rows, folder, args.long_pictures)
+            print(f"{long['rows']:,} rows in a parquet file of {long['file'] / 1e9:.1f} GB: {long['rows'] / long['cpu']:.0f} rows per CPU second, "
+                  f"{long['seconds']:.0f} s, peak memory {long['peak_rss_mib']:.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":
