@@ -171,17 +171,26 @@ def the_cauldron() -> None:
 
 
 def finevision() -> None:
-    """As the_cauldron, with ratings and a `source` of its own; some subsets are text only."""
+    """As the_cauldron, with a `source` beside the texts and four ratings of each answer with their least; some subsets are text only."""
     texts = [pairs(n, 1 + n % 3) for n in range(6)]
     images = [[{"bytes": jpeg(n), "path": f"{n}.jpg"}] for n in range(6)]
     images[2] = []
     texts[2] = [{"user": "What is 2 + 3?", "assistant": "5"}]
-    pair = pa.struct([("user", pa.string()), ("assistant", pa.string())])
-    columns = {"images": images, "texts": texts, "source": ["vqav2"] * 6, "relevance_ratings": [[5] * len(t) for t in texts],
-               "relevance_min": [5, 5, 5, 1, 5, 5]}
-    types = [("images", pa.list_(IMAGE)), ("texts", pa.list_(pair)), ("source", pa.string()),
-             ("relevance_ratings", pa.list_(pa.int64())), ("relevance_min", pa.int64())]
-    parquet(SAMPLES / "finevision/vqav2/train-00000-of-00001.parquet", columns, types)
+    columns = {"images": images, "texts": texts, "source": ["chartqa"] * 6} | ratings(texts)
+    columns["relevance_ratings"][3], columns["relevance_min"][3] = [1] * len(texts[3]), 1
+    parquet(SAMPLES / "finevision/chartqa/train-00000-of-00001.parquet", columns, FINEVISION)
+
+
+RATINGS = ["relevance", "image_correspondence", "visual_dependency", "formatting"]
+FINEVISION = [("images", pa.list_(IMAGE)), ("texts", pa.list_(pa.struct([("user", pa.string()), ("assistant", pa.string())]))),
+              ("source", pa.string()), *[column for name in RATINGS for column in
+                                         [(f"{name}_ratings", pa.list_(pa.int64())), (f"{name}_min", pa.int64())]]]
+
+
+def ratings(texts: list[list]) -> dict:
+    """The best ratings for every answer."""
+    each = {f"{name}_ratings": [[5] * len(pairs) for pairs in texts] for name in RATINGS}
+    return each | {f"{name}_min": [5] * len(texts) for name in RATINGS}
 
 
 # Chinese
@@ -246,7 +255,7 @@ def coco_cn() -> None:
         lines += [f"{name}#{i}\t{caption}" for i, caption in enumerate(region(n).zh)]
     lines.insert(2, 'COCO_train2014_000000217153#9\t"引号没有闭合，全角标点：（）！')
     lines += ["COCO_val2014_000000999999#0\t没有这张图片。", "COCO_val2014_000000217154#8\t", "COCO_val2014_000000217154#7"]
-    write(out / "imageid.human-caption.txt", BOM + "\r\n".join(lines) + "\r\n")
+    write(out / "imageid.human-written-caption.txt", BOM + "\r\n".join(lines) + "\r\n")
 
 
 def flickr30k_cna() -> None:
@@ -259,7 +268,8 @@ def flickr30k_cna() -> None:
         (out / f"flickr30k-images/{number}.jpg").write_bytes(jpeg(n))
         lines += [f"{number}\t{caption}" for caption in region(n).zh]
     lines += ["6228559981\t一個穿著橙色太空服的女人😊。", "", "6228559982\tＡＢＣ１２３"]
-    write(out / "flickr30k_cna_train.txt", "\n".join(lines))
+    (out / "train").mkdir()
+    write(out / "train/flickr30k_cna_train.txt", "\n".join(lines))
 
 
 def ai_challenger() -> None:
