@@ -8,6 +8,7 @@
 //! | `crash.rs` | killed anywhere, run again: as if never killed; damage is found and mended; full disks; many processes |
 //! | `filter.rs` | what a filter leaves out is counted, and no reason to stop |
 //! | `rows.rs` | every broken row is a reject with the reason `data/broken/README.md` states; counts add up |
+//! | `held_back.rs` | odd but legal values in every public layout give the right rows, or a reject with a name |
 //! | `train.rs` | a training ends with the same bytes however it went: threads, interruptions, rows that come late |
 //! | `recipes.rs` | the full recipe fits the data sets' layouts, and a dry run tells what it takes |
 //! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
@@ -18,6 +19,7 @@
 mod crash;
 mod determinism;
 mod filter;
+mod held_back;
 mod incremental;
 mod project;
 mod recipes;

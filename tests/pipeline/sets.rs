@@ -16,7 +16,7 @@ const TOKENIZER: &str = "tokenizer=data/qwen3-tokenizer";
 const PROMPTS: &str = "manifests/prompts";
 
 /// A project with one manifest, its sample, and the arguments that point the one at the other.
-struct Set {
+pub struct Set {
     project: Project,
     manifest: String,
     arguments: Vec<String>,
@@ -25,9 +25,13 @@ struct Set {
 impl Set {
     /// `variables` beside `raw`, as the manifest's own comment gives them.
     fn new(name: &str, sample: &str, variables: &[&str]) -> Self {
+        Self::on(name, &format!("data/samples/{sample}"), variables)
+    }
+
+    /// The manifest `name` on the files in `data`.
+    pub fn on(name: &str, data: &str, variables: &[&str]) -> Self {
         let manifest = format!("manifests/sets/{name}.toml");
-        let data = format!("data/samples/{sample}");
-        let project = Project::with(&[&data, "data/qwen3-tokenizer", PROMPTS, &manifest]);
+        let project = Project::with(&[data, "data/qwen3-tokenizer", PROMPTS, &manifest]);
         let raw = format!("raw={data}");
         let settings = [raw.as_str(), TOKENIZER, "max_rejects=0.6", "validation=0.0"];
         let settings = settings.iter().chain(variables).flat_map(|setting| ["--set", *setting]);
@@ -41,7 +45,7 @@ impl Set {
     }
 
     /// Validates, dry-runs and runs; then tells what the shards hold.
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         self.project.stdout(&self.arguments(&["validate"]));
         let dry = self.arguments(&["run", "--dry-run"]);
         self.project.stdout(&dry);
