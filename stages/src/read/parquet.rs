@@ -1,4 +1,4 @@
-//! Parquet: only the columns asked for, only the row groups of the partition, 128 rows in memory.
+//! Parquet: only the columns asked for, only the row groups of the partition, 128 rows in memory (and large dictionaries, once).
 //!
 //! A partition's digest is that of the columns asked for, and pictures are counted without their bytes where that can be done.
 //!
@@ -7,6 +7,7 @@
 
 mod chunks;
 mod counts;
+mod dictionaries;
 mod layout;
 
 use super::arrow_value::{row_value, type_name};
@@ -16,6 +17,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Field;
 use chunks::Chunks;
 use counts::Counts;
+use dictionaries::{Dictionaries, Selected, is_large};
 use layout::Layout;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
@@ -44,6 +46,7 @@ pub struct Parquet {
     chunks: Chunks,
     /// Of the image column.
     counts: Option<Counts>,
+    dictionaries: Arc<Dictionaries>,
 }
 
 impl Parquet {
@@ -68,7 +71,8 @@ impl Parquet {
         let mut columns = Vec::new();
         metadata.schema().fields().iter().for_each(|field| flatten("", field, &mut columns));
         let (path, chunks) = (path.to_owned(), Chunks::default());
-        Ok(Ok(Self { path, metadata, digest, pieces, columns, chunks, counts: None }))
+        let dictionaries = Arc::default();
+        Ok(Ok(Self { path, metadata, digest, pieces, columns, chunks, counts: None, dictionaries }))
     }
 
     /// The root columns that a request names, by their places.
@@ -111,6 +115,13 @@ impl Parquet {
         let file = File::open(&self.path).map_err(|cause| cause.to_string())?;
         let (groups, selection) = self.selection(rows);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
+        if self.have_large_dictionary(&groups, columns) {
+            let (metadata, dictionaries) =
+                (Arc::clone(self.metadata.metadata()), Arc::clone(&self.dictionaries));
+            let shared = Selected { file: Arc::new(file), metadata, groups, dictionaries };
+            let schema = self.metadata.schema().fields();
+            return guarded(|| shared.reader(schema, mask, CHUNK_ROWS, selection));
+        }
         guarded(|| {
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
                 .with_row_groups(groups)
@@ -119,6 +130,13 @@ impl Parquet {
                 .with_batch_size(CHUNK_ROWS)
                 .build()
         })
+    }
+
+    fn have_large_dictionary(&self, groups: &[usize], columns: &[usize]) -> bool {
+        let metadata = self.metadata.metadata();
+        let large =
+            |leaf: usize| groups.iter().any(|group| is_large(metadata.row_group(*group).column(leaf)));
+        columns.iter().flat_map(|root| self.leaves(*root)).any(large)
     }
 
     /// The row groups that hold any of `rows` (ascending), and the rows within these groups.

@@ -302,3 +302,75 @@ fn a_changed_file_changes_its_digests_and_params_only_theirs() {
     let rewritten = digests(cc3m_columns());
     assert!(before[0] != rewritten[0] && before[1] != rewritten[1]);
 }
+
+/// Nine pictures of a mebibyte each, again and again, in row groups of 24 rows.
+fn repeated_pictures(of: &dyn Fn(ArrayRef) -> ArrayRef, dictionary: bool) -> Vec<u8> {
+    let picture = |n: usize| [picture(n as u8), vec![n as u8; 1 << 20]].concat();
+    let pictures: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..60).map(|row| picture(row % 9))));
+    let batch = RecordBatch::try_from_iter([
+        ("image", of(pictures)),
+        ("input", texts("q", 60)),
+        ("output", texts("a", 60)),
+    ]);
+    let batch = batch.unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(24))
+        .set_dictionary_enabled(dictionary)
+        .set_dictionary_page_size_limit(1 << 30)
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn large_dictionaries_are_shared_by_partitions_and_change_no_row() {
+    let alone = |pictures: ArrayRef| pictures;
+    let in_lists = |pictures: ArrayRef| -> ArrayRef {
+        let field = Arc::new(Field::new("item", DataType::Binary, true));
+        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(vec![1; 60]), pictures, None))
+    };
+    let in_structs = |pictures: ArrayRef| -> ArrayRef {
+        Arc::new(StructArray::from(vec![(Arc::new(Field::new("bytes", DataType::Binary, true)), pictures)]))
+    };
+    let layouts: [&dyn Fn(ArrayRef) -> ArrayRef; 3] = [&alone, &in_lists, &in_structs];
+    for layout in layouts {
+        let files = Files::new();
+        let mut params = cc3m_columns();
+        params["partition_rows"] = json!(7);
+        files.write("plain.parquet", repeated_pictures(layout, false));
+        files.write("dictionary.parquet", repeated_pictures(layout, true));
+        let expected = files.rows("plain.parquet", params.clone());
+        let source = files.open("dictionary.parquet", params);
+        // From the last partition to the first, so that kept dictionaries are dropped and loaded again.
+        let mut partitions: Vec<_> =
+            (0..source.partitions().len()).rev().map(|n| rows_of(source.as_ref(), n, &ALL)).collect();
+        partitions.reverse();
+        let found: Vec<_> = partitions.into_iter().flatten().collect();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(found.images == expected.images && found.messages == expected.messages);
+        }
+        assert_eq!((found.len(), expected.len()), (60, 60));
+    }
+}
+
+#[test]
+fn a_ruined_large_dictionary_costs_the_rows_of_its_group_only() {
+    let files = Files::new();
+    let mut bytes = repeated_pictures(&|pictures| pictures, true);
+    // The length of the dictionary's second picture, far beyond the page.
+    let second = 4 + (1 << 20) + 10;
+    let start = bytes.windows(14).position(|bytes| bytes.ends_with(&picture(0))).unwrap();
+    bytes[start + second..start + second + 4].copy_from_slice(&[0xff; 4]);
+    files.write("ruined.parquet", bytes);
+    let mut params = cc3m_columns();
+    params["partition_rows"] = json!(24);
+    let rows = files.rows("ruined.parquet", params);
+    let codes: Vec<_> = rows.iter().map(|row| row.code().unwrap_or_default()).collect();
+    assert!(codes[..24].iter().all(|code| *code == "read/corrupt-page"), "{:?}", rows[0].reject);
+    assert!(codes[24..].iter().all(|code| code.is_empty()), "{codes:?}");
+}

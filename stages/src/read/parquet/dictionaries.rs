@@ -1,0 +1,194 @@
+//! Large dictionaries, loaded once for many partitions.
+//!
+//! A set that shows each picture in many rows may keep its pictures in the dictionaries of its row groups: gigabytes in a page that
+//! every reader of the row group has to load. Here the page is kept for the readers to come, and cells of such a column are views
+//! into it instead of copies. Dictionaries of at most [`GROUPS`] row groups are in memory at once.
+
+use arrow::datatypes::{DataType, Field, Fields};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
+use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
+use parquet::errors::Result;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::serialized_reader::SerializedPageReader;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes in the file from which on a dictionary is kept.
+const LARGE: i64 = 8 << 20;
+/// Row groups whose dictionaries are kept: partitions at a border, read at the same time, need those of both sides.
+const GROUPS: usize = 2;
+
+/// The kept dictionaries of a file.
+#[derive(Debug, Default)]
+pub struct Dictionaries {
+    /// Row group, leaf column and page; the one used last stands last.
+    kept: Mutex<Vec<(usize, usize, Page)>>,
+}
+
+impl Dictionaries {
+    /// The dictionary that `pages` begins with; read only if it is not among the kept ones. Who asks for it meanwhile waits
+    /// instead of reading it too.
+    fn page(&self, place: (usize, usize), pages: &mut SerializedPageReader<File>) -> Result<Option<Page>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(group, leaf, _)| (*group, *leaf) == place);
+        let page = if let Some(at) = at {
+            pages.skip_next_page()?;
+            kept.remove(at).2
+        } else {
+            // Room is made first: while it is read, a page is there compressed and uncompressed.
+            keep_latest(&mut kept, GROUPS - 1);
+            let Some(page) = pages.get_next_page()? else { return Ok(None) };
+            page
+        };
+        kept.push((place.0, place.1, page.clone()));
+        keep_latest(&mut kept, GROUPS);
+        Ok(Some(page))
+    }
+}
+
+/// Drops all pages but those of the `count` row groups used last.
+fn keep_latest(kept: &mut Vec<(usize, usize, Page)>, count: usize) {
+    let mut groups: Vec<usize> = Vec::new();
+    for (group, ..) in kept.iter().rev() {
+        if !groups.contains(group) && groups.len() < count {
+            groups.push(*group);
+        }
+    }
+    kept.retain(|(group, ..)| groups.contains(group));
+}
+
+/// Whether a row group keeps much of this column in its dictionary.
+pub fn is_large(chunk: &ColumnChunkMetaData) -> bool {
+    let start = chunk.dictionary_page_offset();
+    start.is_some_and(|start| chunk.data_page_offset().saturating_sub(start) >= LARGE)
+}
+
+/// Some row groups of a file.
+pub struct Selected {
+    pub file: Arc<File>,
+    pub metadata: Arc<ParquetMetaData>,
+    pub groups: Vec<usize>,
+    pub dictionaries: Arc<Dictionaries>,
+}
+
+impl Selected {
+    /// A reader of the selected rows of the groups, `batch` at a time. `schema` is the file's.
+    pub fn reader(
+        &self,
+        schema: &Fields,
+        mask: ProjectionMask,
+        batch: usize,
+        selection: RowSelection,
+    ) -> Result<ParquetRecordBatchReader> {
+        let views: Fields = schema.iter().map(|field| as_views(field)).collect();
+        let descriptor = self.metadata.file_metadata().schema_descr();
+        let levels = parquet_to_arrow_field_levels(descriptor, mask, Some(&views))?;
+        ParquetRecordBatchReader::try_new_with_row_groups(&levels, self, batch, Some(selection))
+    }
+}
+
+/// The same field, with views in the place of binaries.
+fn as_views(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::Binary => DataType::BinaryView,
+        DataType::List(item) => DataType::List(Arc::new(as_views(item))),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| as_views(field)).collect()),
+        other => other.clone(),
+    };
+    field.clone().with_data_type(data_type)
+}
+
+impl RowGroups for Selected {
+    fn num_rows(&self) -> usize {
+        self.row_groups().map(|group| usize::try_from(group.num_rows()).unwrap_or(0)).sum()
+    }
+
+    fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>> {
+        let (file, metadata) = (Arc::clone(&self.file), Arc::clone(&self.metadata));
+        let (groups, dictionaries) = (self.groups.clone().into_iter(), Arc::clone(&self.dictionaries));
+        Ok(Box::new(Chunks { file, metadata, groups, leaf, dictionaries }))
+    }
+
+    fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        Box::new(self.groups.iter().map(|group| self.metadata.row_group(*group)))
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        &self.metadata
+    }
+}
+
+/// The chunks of one leaf column, one for each group.
+struct Chunks {
+    file: Arc<File>,
+    metadata: Arc<ParquetMetaData>,
+    groups: std::vec::IntoIter<usize>,
+    leaf: usize,
+    dictionaries: Arc<Dictionaries>,
+}
+
+impl Chunks {
+    fn pages(&self, group: usize) -> Result<Box<dyn PageReader>> {
+        let rows = self.metadata.row_group(group);
+        let chunk = rows.column(self.leaf);
+        let index = self.metadata.page_index();
+        let pages = index.and_then(|index| index.page_locations(group, self.leaf).cloned());
+        let count = usize::try_from(rows.num_rows()).unwrap_or(0);
+        let inner = SerializedPageReader::new(Arc::clone(&self.file), chunk, count, pages)?;
+        if !is_large(chunk) {
+            return Ok(Box::new(inner));
+        }
+        let (place, dictionaries) = ((group, self.leaf), Arc::clone(&self.dictionaries));
+        Ok(Box::new(Pages { inner, place, dictionaries, at_dictionary: true }))
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Box<dyn PageReader>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let group = self.groups.next()?;
+        Some(self.pages(group))
+    }
+}
+
+impl PageIterator for Chunks {}
+
+/// The pages of a chunk, the first of which is a dictionary that may have been kept.
+struct Pages {
+    inner: SerializedPageReader<File>,
+    place: (usize, usize),
+    dictionaries: Arc<Dictionaries>,
+    at_dictionary: bool,
+}
+
+impl Iterator for Pages {
+    type Item = Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for Pages {
+    fn get_next_page(&mut self) -> Result<Option<Page>> {
+        if !std::mem::take(&mut self.at_dictionary) {
+            return self.inner.get_next_page();
+        }
+        self.dictionaries.page(self.place, &mut self.inner)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
+        self.inner.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<()> {
+        self.at_dictionary = false;
+        self.inner.skip_next_page()
+    }
+
+    fn at_record_boundary(&mut self) -> Result<bool> {
+        self.inner.at_record_boundary()
+    }
+}
