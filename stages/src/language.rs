@@ -47,9 +47,9 @@ pub fn detect(text: &str) -> Option<&'static str> {
 
 /// The language of a conversation, given as role and text of its turns: that of the answers; of the questions where the answers
 /// hold no letter, as numbers and emoji do.
-pub fn of_conversation<'a>(turns: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Option<&'static str> {
+pub fn of_conversation(turns: &[(&str, &str)]) -> Option<&'static str> {
     let of = |role: &str| {
-        let texts: Vec<&str> = turns.clone().filter(|(by, _)| *by == role).map(|(_, text)| text).collect();
+        let texts: Vec<&str> = turns.iter().filter(|(by, _)| *by == role).map(|(_, text)| *text).collect();
         detect(&texts.join("\n").replace(IMAGE_PLACEHOLDER, ""))
     };
     of("assistant").or_else(|| of("user"))
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_conversation_is_in_the_language_of_its_answers_or_else_of_its_questions() {
-        let of = |question, answer| of_conversation([("user", question), ("assistant", answer)].into_iter());
+        let of = |question, answer| of_conversation(&[("user", question), ("assistant", answer)]);
         assert_eq!(of("What is it?", "一只猫。"), Some("zh"));
         assert_eq!(of("这是什么？", "a cat"), Some("en"));
         assert_eq!(of("<image>\n有几只猫？", "3"), Some("zh"));

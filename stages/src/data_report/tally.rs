@@ -277,7 +277,8 @@ impl Row<'_> {
             return language.to_owned();
         }
         let Some(turns) = &self.turns else { return "not told".to_owned() };
-        match of_conversation(turns.iter().map(|turn| (turn.role, turn.content))) {
+        let turns: Vec<_> = turns.iter().map(|turn| (turn.role, turn.content)).collect();
+        match of_conversation(&turns) {
             Some(code) => format!("{code}, detected"),
             None => "not told, without letters".to_owned(),
         }

@@ -32,5 +32,6 @@ impl From<LanguageOf> for String {
 
 /// The language of a conversation.
 pub fn of_turns(turns: &[Message<'_>]) -> Option<&'static str> {
-    of_conversation(turns.iter().map(|turn| (turn.role.name(), turn.content.as_ref())))
+    let turns: Vec<_> = turns.iter().map(|turn| (turn.role.name(), turn.content.as_ref())).collect();
+    of_conversation(&turns)
 }
