@@ -7,8 +7,10 @@
 
 mod chunks;
 mod counts;
-mod dictionaries;
+
 mod layout;
+mod levels;
+mod selected;
 
 use super::arrow_value::{row_value, type_name};
 use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Failed, Piece, RawColumn, RawFile, Request, reject};
@@ -17,18 +19,17 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Field;
 use chunks::Chunks;
 use counts::Counts;
-use dictionaries::{Dictionaries, Selected, is_large};
 use layout::Layout;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
 use llavm_pipeline::stage::{Digest, OpenContext};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-    RowSelection,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
+use selected::{Dictionaries, Selected};
 use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
@@ -115,28 +116,10 @@ impl Parquet {
         let file = File::open(&self.path).map_err(|cause| cause.to_string())?;
         let (groups, selection) = self.selection(rows);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
-        if self.have_large_dictionary(&groups, columns) {
-            let (metadata, dictionaries) =
-                (Arc::clone(self.metadata.metadata()), Arc::clone(&self.dictionaries));
-            let shared = Selected { file: Arc::new(file), metadata, groups, dictionaries };
-            let schema = self.metadata.schema().fields();
-            return guarded(|| shared.reader(schema, mask, CHUNK_ROWS, selection));
-        }
-        guarded(|| {
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-                .with_row_groups(groups)
-                .with_row_selection(selection)
-                .with_projection(mask)
-                .with_batch_size(CHUNK_ROWS)
-                .build()
-        })
-    }
-
-    fn have_large_dictionary(&self, groups: &[usize], columns: &[usize]) -> bool {
-        let metadata = self.metadata.metadata();
-        let large =
-            |leaf: usize| groups.iter().any(|group| is_large(metadata.row_group(*group).column(leaf)));
-        columns.iter().flat_map(|root| self.leaves(*root)).any(large)
+        let (metadata, dictionaries) = (Arc::clone(self.metadata.metadata()), Arc::clone(&self.dictionaries));
+        let shared = Selected { file: Arc::new(file), metadata, groups, dictionaries };
+        let schema = self.metadata.schema().fields();
+        guarded(|| shared.reader(schema, mask, CHUNK_ROWS, selection))
     }
 
     /// The row groups that hold any of `rows` (ascending), and the rows within these groups.

@@ -182,6 +182,19 @@ fn a_corrupt_page_costs_the_rows_of_its_batch_only() {
 }
 
 #[test]
+fn pages_with_too_few_levels_cost_their_rows_and_no_time() {
+    // Found by `fuzz/run`: passing over such a page never ended.
+    for bytes in [include_bytes!("fuzz/levels-1.parquet").as_slice(), include_bytes!("fuzz/levels-2.parquet")]
+    {
+        let files = Files::new();
+        files.write("train.parquet", bytes);
+        let rows = files.rows("train.parquet", json!({"conversation": "messages", "partition_rows": 3}));
+        assert_eq!(rows.len(), 8);
+        assert!(rows.iter().any(|row| row.code() == Some("read/corrupt-page")), "{rows:?}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_parquet_is_one_reject_and_the_others_are_read() {
     let files = Files::new();
     let whole = cc3m(3, 10);

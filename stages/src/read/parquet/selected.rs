@@ -1,9 +1,11 @@
-//! Large dictionaries, loaded once for many partitions.
+//! Some row groups of a file, read as views into their pages, large dictionaries loaded once.
 //!
 //! A set that shows each picture in many rows may keep its pictures in the dictionaries of its row groups: gigabytes in a page that
-//! every reader of the row group has to load. Here the page is kept for the readers to come, and cells of such a column are views
-//! into it instead of copies. Dictionaries of at most [`GROUPS`] row groups are in memory at once.
+//! every reader of the row group has to load. Here the page is kept for the readers to come, and binary cells are views into it
+//! instead of copies. Dictionaries of at most [`GROUPS`] row groups are in memory at once. Nested columns go through
+//! [`WholeLevels`].
 
+use super::levels::WholeLevels;
 use arrow::datatypes::{DataType, Field, Fields};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection};
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
@@ -59,7 +61,7 @@ fn keep_latest(kept: &mut Vec<(usize, usize, Page)>, count: usize) {
 }
 
 /// Whether a row group keeps much of this column in its dictionary.
-pub fn is_large(chunk: &ColumnChunkMetaData) -> bool {
+fn is_large(chunk: &ColumnChunkMetaData) -> bool {
     let start = chunk.dictionary_page_offset();
     start.is_some_and(|start| chunk.data_page_offset().saturating_sub(start) >= LARGE)
 }
@@ -136,11 +138,16 @@ impl Chunks {
         let pages = index.and_then(|index| index.page_locations(group, self.leaf).cloned());
         let count = usize::try_from(rows.num_rows()).unwrap_or(0);
         let inner = SerializedPageReader::new(Arc::clone(&self.file), chunk, count, pages)?;
-        if !is_large(chunk) {
-            return Ok(Box::new(inner));
-        }
         let (place, dictionaries) = ((group, self.leaf), Arc::clone(&self.dictionaries));
-        Ok(Box::new(Pages { inner, place, dictionaries, at_dictionary: true }))
+        let max_level = chunk.column_descr().max_rep_level();
+        Ok(match (is_large(chunk), max_level > 0) {
+            (false, false) => Box::new(inner),
+            (false, true) => Box::new(WholeLevels::of(inner, max_level)),
+            (true, nested) => {
+                let pages = Pages { inner, place, dictionaries, at_dictionary: true };
+                if nested { Box::new(WholeLevels::of(pages, max_level)) } else { Box::new(pages) }
+            }
+        })
     }
 }
 
