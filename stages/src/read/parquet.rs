@@ -7,7 +7,6 @@
 
 mod chunks;
 mod counts;
-
 mod layout;
 mod levels;
 mod selected;
