@@ -160,11 +160,12 @@ def tables() -> None:
         made.mkdir()
     coco_lines, flickr_lines = [], []
     for n, (key, caption) in enumerate(CAPTIONS.items()):
-        name = "" if key == "none" else f"COCO_val2014_{n:012d}"
+        split = "train2014" if n % 2 else "val2014"
+        name = "" if key == "none" else f"COCO_{split}_{n:012d}"
         coco_lines.append(f"{name}#0\t{one_line(caption)}" if name else f"\t{one_line(caption)}")
         flickr_lines.append(f"{'' if key == 'none' else n}\t{one_line(caption)}")
         if name:
-            (coco / "val2014" / f"{name}.jpg").write_bytes(jpeg(0))
+            (coco / split / f"{name}.jpg").write_bytes(jpeg(0))
             (flickr / "flickr30k-images" / f"{n}.jpg").write_bytes(jpeg(0))
     write(coco / "imageid.human-written-caption.txt", BOM + "\r\n".join(coco_lines) + "\r\n")
     write(flickr / "train/flickr30k_cna_train.txt", BOM + "\r\n".join(flickr_lines))

@@ -214,11 +214,11 @@ odd!(
     coco_cn,
     ("coco-cn", "coco-cn", "coco=data/held-back/coco-cn"),
     r#"
-    COCO_val2014_000000000001#0 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
+    COCO_train2014_000000000001#0 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
     COCO_val2014_000000000002#0 zh images 1 turns 2 tokens 86/7 "写着<image>的牌子"
-    COCO_val2014_000000000003#0 zh images 1 turns 2 tokens 90/6 "第一行 第二行"
+    COCO_train2014_000000000003#0 zh images 1 turns 2 tokens 90/6 "第一行 第二行"
     COCO_val2014_000000000004#0 zh images 1 turns 2 tokens 93/6 "\u{feff}带标记的猫"
-    COCO_val2014_000000000005#0 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
+    COCO_train2014_000000000005#0 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
     COCO_val2014_000000000006#0 zh images 1 turns 2 tokens 85/6 "🚀飞向🌕了"
     left out: row 0: read/no-image: the row has no picture, and its instruction asks about one
     left out: row 7: read/no-answer: message 2, by assistant, is empty
