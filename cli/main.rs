@@ -1,6 +1,5 @@
 //! The `llavm` program: one file per command, each with its arguments and a function that runs it.
 
-mod allocator;
 mod args;
 mod bench;
 mod chat;
@@ -28,7 +27,12 @@ mod validate;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+/// Batches of pixels are megabytes that come and go; this allocator hands the same pages out again.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// From an image-text data set to token shards, pixels and a trained vision-language model.
 ///
@@ -71,7 +75,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    allocator::keep_pages();
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     let outcome = match &cli.command {

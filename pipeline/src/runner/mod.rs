@@ -97,8 +97,7 @@ pub fn run(
     let found = survey(session, tasks, &runner.board, &runner.force)?;
     runner.refuse_outside(&scope.may_run, &found)?;
     runner.begin(found);
-    // While some lanes wait for the disk, as many others as there are workers keep these busy.
-    runner.work(options.jobs.max(1) + 2);
+    runner.work(options.jobs.max(1) + 1);
     Ok(runner.end(cancel, started))
 }
 

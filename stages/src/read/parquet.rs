@@ -28,7 +28,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
-use selected::{Dictionaries, Selected};
+use selected::{Dictionaries, Selected, is_large};
 use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
@@ -116,9 +116,17 @@ impl Parquet {
         let (groups, selection) = self.selection(rows);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
         let (metadata, dictionaries) = (Arc::clone(self.metadata.metadata()), Arc::clone(&self.dictionaries));
-        let shared = Selected { file: Arc::new(file), metadata, groups, dictionaries };
+        let as_views = self.have_large_dictionary(&groups, columns);
+        let shared = Selected { file: Arc::new(file), metadata, groups, dictionaries, as_views };
         let schema = self.metadata.schema().fields();
         guarded(|| shared.reader(schema, mask, CHUNK_ROWS, selection))
+    }
+
+    fn have_large_dictionary(&self, groups: &[usize], columns: &[usize]) -> bool {
+        let metadata = self.metadata.metadata();
+        let large =
+            |leaf: usize| groups.iter().any(|group| is_large(metadata.row_group(*group).column(leaf)));
+        columns.iter().flat_map(|root| self.leaves(*root)).any(large)
     }
 
     /// The row groups that hold any of `rows` (ascending), and the rows within these groups.

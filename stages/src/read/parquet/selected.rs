@@ -1,4 +1,4 @@
-//! Some row groups of a file, read as views into their pages, large dictionaries loaded once.
+//! Some row groups of a file, large dictionaries loaded once.
 //!
 //! A set that shows each picture in many rows may keep its pictures in the dictionaries of its row groups: gigabytes in a page that
 //! every reader of the row group has to load. Here the page is kept for the readers to come, and binary cells are views into it
@@ -61,7 +61,7 @@ fn keep_latest(kept: &mut Vec<(usize, usize, Page)>, count: usize) {
 }
 
 /// Whether a row group keeps much of this column in its dictionary.
-fn is_large(chunk: &ColumnChunkMetaData) -> bool {
+pub fn is_large(chunk: &ColumnChunkMetaData) -> bool {
     let start = chunk.dictionary_page_offset();
     start.is_some_and(|start| chunk.data_page_offset().saturating_sub(start) >= LARGE)
 }
@@ -72,6 +72,8 @@ pub struct Selected {
     pub metadata: Arc<ParquetMetaData>,
     pub groups: Vec<usize>,
     pub dictionaries: Arc<Dictionaries>,
+    /// Whether binary cells are views into pages instead of copies: views keep whole pages in memory.
+    pub as_views: bool,
 }
 
 impl Selected {
@@ -85,7 +87,8 @@ impl Selected {
     ) -> Result<ParquetRecordBatchReader> {
         let views: Fields = schema.iter().map(|field| as_views(field)).collect();
         let descriptor = self.metadata.file_metadata().schema_descr();
-        let levels = parquet_to_arrow_field_levels(descriptor, mask, Some(&views))?;
+        let hint = self.as_views.then_some(&views);
+        let levels = parquet_to_arrow_field_levels(descriptor, mask, hint)?;
         ParquetRecordBatchReader::try_new_with_row_groups(&levels, self, batch, Some(selection))
     }
 }
