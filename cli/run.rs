@@ -127,8 +127,11 @@ impl Args {
         }
         let idle = errors.is_empty() && summary.stages.iter().all(|stage| stage.ran == 0);
         let end = if idle { report::nothing_to_do(&summary) } else { report::render(&summary, &folder) };
-        print(&(end + &status::results(&engine.status()?, engine.graph())))?;
-        if errors.is_empty() { Ok(()) } else { Err(Failure::from(errors)) }
+        if !errors.is_empty() {
+            print(&end)?;
+            return Err(Failure::from(errors));
+        }
+        Ok(print(&(end + &status::results(&engine.status()?, engine.graph())))?)
     }
 }
 
