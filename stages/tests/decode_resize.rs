@@ -55,31 +55,11 @@ fn names(keep: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 #[test]
-fn every_mode_and_lossless_format_is_pillows_to_the_bit() {
-    let names = names(|name| !name.starts_with("jpeg-") && name != "lossy.webp");
-    assert_eq!(names.len(), 25);
+fn every_mode_and_format_but_lossy_webp_is_pillows_to_the_bit() {
+    let names = names(|name| name != "lossy.webp");
+    assert_eq!(names.len(), 33);
     for name in &names {
         assert_eq!(distance(&ours(name), &square(name)).max, 0, "{name}");
-    }
-}
-
-/// The JPEG decoder (zune-jpeg) upsamples colour and rounds a little differently from libjpeg-turbo. Where a picture is
-/// enlarged (200 × 150 to 299 × 224), the difference is.
-#[test]
-fn every_jpeg_is_close_to_pillow() {
-    let names = names(|name| name.starts_with("jpeg-"));
-    assert_eq!(names.len(), 8);
-    for name in names {
-        let apart = distance(&ours(&name), &square(&name));
-        println!("{name}: {apart:?}");
-        assert!(apart.max <= 16 && apart.mean < 0.3, "{name}: {apart:?}");
-    }
-}
-
-#[test]
-fn from_the_pixels_pillow_decodes_a_jpeg_is_pillows_to_the_bit() {
-    for name in names(|name| name.starts_with("jpeg-")) {
-        assert_eq!(distance(&ours(&format!("{name}.rgb.png")), &square(&name)).max, 0, "{name}");
     }
 }
 

@@ -14,11 +14,12 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes after which what was written is sent to the disk, so that little of it waits in memory.
-const SYNC_EVERY: u64 = 64 << 20;
+/// Bytes after which the system is told to send what was written to the disk.
+const SEND_EVERY: u64 = 8 << 20;
 
 /// Bytes written and then hashed while the CPU still holds them.
 const AT_ONCE: usize = 256 << 10;
@@ -87,7 +88,7 @@ impl TableWriter {
     pub fn create(scratch: &Scratch, schema: &SchemaRef) -> Result<Self, StageError> {
         let unfinished = scratch.unfinished("table.arrow");
         let file = at(unfinished.path(), File::create_new(unfinished.path()))?;
-        let hashing = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0, synced: 0 };
+        let hashing = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0, sent: 0 };
         let file =
             FileWriter::try_new_buffered(hashing, schema).map_err(|error| io_at(unfinished.path(), error))?;
         Ok(Self {
@@ -182,7 +183,7 @@ struct Hashing {
     file: File,
     hasher: blake3::Hasher,
     bytes: u64,
-    synced: u64,
+    sent: u64,
 }
 
 impl Write for Hashing {
@@ -190,9 +191,9 @@ impl Write for Hashing {
         let written = self.file.write(&bytes[..bytes.len().min(AT_ONCE)])?;
         self.hasher.update(&bytes[..written]);
         self.bytes += written as u64;
-        if self.bytes - self.synced >= SYNC_EVERY {
-            self.file.sync_data()?;
-            self.synced = self.bytes;
+        if self.bytes - self.sent >= SEND_EVERY {
+            send(&self.file, self.sent..self.bytes);
+            self.sent = self.bytes;
         }
         Ok(written)
     }
@@ -200,4 +201,18 @@ impl Write for Hashing {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Lets the system begin to write these bytes to the disk: what waits for the end would hold up the whole run there. Only a hint;
+/// they stay readable from memory.
+fn send(file: &File, bytes: Range<u64>) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(
+        file,
+        bytes.start,
+        std::num::NonZeroU64::new(bytes.end - bytes.start),
+        rustix::fs::Advice::DontNeed,
+    );
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, bytes);
 }

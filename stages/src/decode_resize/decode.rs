@@ -56,7 +56,7 @@ type ReadPixels<'a> = Box<dyn FnOnce(&mut [u8]) -> Result<(), Unusable> + 'a>;
 
 /// Decodes `bytes`; the size is checked before the pixels are read.
 pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Result<Rgb<'a>, Unusable> {
-    let Opened { width, height, color, read } = open(bytes, max_pixels)?;
+    let Opened { width, height, color, read } = guarded(|| open(bytes, max_pixels))?;
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err((UNDECODABLE, format!("{width} × {height} pixels")));
@@ -73,13 +73,17 @@ pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Re
     if target.len() < bytes_needed {
         target.resize(bytes_needed, 0);
     }
-    // Decoders of foreign bytes have panicked before; one picture must not end a run.
-    let read = catch_unwind(AssertUnwindSafe(|| read(&mut target[..bytes_needed])));
-    read.map_err(|_| (UNDECODABLE, "the decoder gave up".to_owned()))??;
+    guarded(|| read(&mut target[..bytes_needed]))?;
     if color != ColorType::Rgb8 {
         to_rgb(color, &raw[..bytes_needed], rgb)?;
     }
     Ok(Rgb { width, height, pixels: &rgb[..pixels as usize * 3] })
+}
+
+/// Decoders of foreign bytes have panicked before; one picture must not end a run.
+fn guarded<T>(decoder: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
+    catch_unwind(AssertUnwindSafe(decoder))
+        .unwrap_or_else(|_| Err((UNDECODABLE, "the decoder gave up".to_owned())))
 }
 
 fn open(bytes: &[u8], max_pixels: u64) -> Result<Opened<'_>, Unusable> {

@@ -1,48 +1,60 @@
-//! JPEG: most pictures of most data sets.
+//! JPEG, most pictures of most data sets, to the bit as Pillow decodes it.
 //!
-//! zune-jpeg itself: `image`, which is built on it, copies the bytes and builds every Huffman table twice. A JPEG without its end
-//! marker is truncated, as it is for libjpeg.
+//! `libjpeg-turbo-rs` gives the bytes of libjpeg-turbo, which Pillow uses; `image` has another decoder, whose colours are up to
+//! 16 grey levels off. What libjpeg only warns of, Pillow passes over, and so does this. A JPEG without its end marker is truncated.
 
 use super::decode::{Opened, UNDECODABLE, Unusable};
 use image::ColorType;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+use libjpeg_turbo_rs::{ColorSpace, Decoder, JpegError, PixelFormat};
 
 /// Reads the headers.
 pub fn open(bytes: &[u8]) -> Result<Opened<'_>, Unusable> {
-    // Lenient, as libjpeg is; the caller limits sizes.
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|error| undecodable(&error))?;
-    let (width, height) = decoder.dimensions().unwrap_or_default();
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    if grey {
-        decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
+    let decoder = Decoder::new(bytes).map_err(|error| undecodable(&error))?.with_lenient(true);
+    let header = decoder.header();
+    if header.precision != 8 {
+        return Err((UNDECODABLE, format!("JPEG: {} bits a sample, only 8 are supported", header.precision)));
     }
-    Ok(Opened {
-        width: u32::try_from(width).unwrap_or(u32::MAX),
-        height: u32::try_from(height).unwrap_or(u32::MAX),
-        color: if grey { ColorType::L8 } else { ColorType::Rgb8 },
-        read: Box::new(move |pixels| {
-            decoder.decode_into(pixels).map_err(|error| undecodable(&error))?;
-            is_complete(bytes).then_some(()).ok_or_else(truncated)
-        }),
-    })
+    let (width, height) = (u32::from(header.width), u32::from(header.height));
+    let (color, format) = match decoder.jpeg_color_space() {
+        ColorSpace::Grayscale => (ColorType::L8, PixelFormat::Grayscale),
+        ColorSpace::Cmyk | ColorSpace::Ycck => (ColorType::Rgb8, PixelFormat::Cmyk),
+        ColorSpace::YCbCr | ColorSpace::Rgb => (ColorType::Rgb8, PixelFormat::Rgb),
+        ColorSpace::Unknown => {
+            return Err((UNDECODABLE, format!("JPEG: {} colours", header.components.len())));
+        }
+    };
+    let read = move |pixels: &mut [u8]| {
+        let decoder = decoder.with_output_format(format);
+        if format == PixelFormat::Cmyk {
+            cmyk_to_rgb(&decoder.decode_image().map_err(|error| undecodable(&error))?.data, pixels);
+        } else {
+            decoder.decode_image_into(pixels).map_err(|error| undecodable(&error))?;
+        }
+        is_complete(bytes).then_some(()).ok_or_else(truncated)
+    };
+    Ok(Opened { width, height, color, read: Box::new(read) })
 }
 
-fn undecodable(error: &DecodeErrors) -> Unusable {
-    (UNDECODABLE, format!("JPEG: {error}"))
+fn undecodable(error: &JpegError) -> Unusable {
+    match error {
+        JpegError::UnexpectedEof => truncated(),
+        _ => (UNDECODABLE, format!("JPEG: {error}")),
+    }
 }
 
 fn truncated() -> Unusable {
     (UNDECODABLE, "truncated: the JPEG ends before its end marker".to_owned())
+}
+
+/// As Pillow has it: files hold the inverse of each ink (`JpegImagePlugin`, `CMYK;I`), of which `cmyk2rgb` (`Convert.c`) takes
+/// the share that black leaves.
+fn cmyk_to_rgb(cmyk: &[u8], rgb: &mut [u8]) {
+    for ([inks @ .., black], rgb) in cmyk.as_chunks::<4>().0.iter().zip(rgb.as_chunks_mut::<3>().0) {
+        for (ink, value) in inks.iter().zip(rgb) {
+            let product = u32::from(255 - ink) * u32::from(*black) + 128;
+            *value = black.saturating_sub(((product + (product >> 8)) >> 8) as u8);
+        }
+    }
 }
 
 /// Whether the end marker (FF D9) follows the picture's data. The decoder fills what is missing with grey and says nothing.

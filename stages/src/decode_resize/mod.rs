@@ -13,16 +13,17 @@ mod convolve;
 pub mod decode;
 mod jpeg;
 mod resize;
+mod squares;
 
 use crate::arrays::{Lists, column, item_range, list_of};
 use arrow::array::{Array, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch};
-use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
 use decode::{Buffers, Unusable, decode};
 use llavm_pipeline::stage::{Apply, Estimate, Expected, MapStage, OpenContext, Parameters, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use resize::Resizer;
 use serde::{Deserialize, Serialize};
+use squares::Squares;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -71,7 +72,7 @@ impl Default for DecodeResize {
 
 impl StageKind for DecodeResize {
     const KIND: &'static str = "decode-resize";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "decode pictures and resize them as the vision model was trained";
     const PARAMS: &'static [&'static str] = &["size", "filter", "crop", "max_pixels", "store"];
 }
@@ -117,27 +118,27 @@ impl Apply for DecodeResize {
         let images: &ListArray = column(rows, "images")?;
         let encoded = images.values().as_any().downcast_ref::<BinaryArray>();
         let encoded = encoded.ok_or_else(|| StageError::new("`images` is not a list of binary"))?;
-        let mut pixels = Vec::with_capacity(encoded.len() * self.n_bytes());
+        let mut squares = Squares::with_capacity(self.n_bytes(), encoded.len());
         let mut lists = Lists::with_capacity(rows.num_rows());
         for row in 0..rows.num_rows() {
             if !rejects.is_rejected(row) {
                 let range = item_range(images, row);
-                let done = pixels.len();
+                let done = squares.len();
                 let mut row_images = range.clone().map(|item| encoded.value(item)).enumerate();
-                match row_images.try_for_each(|(n, bytes)| self.append(n, bytes, &mut pixels)) {
+                match row_images.try_for_each(|(n, bytes)| self.square(n, bytes, squares.push())) {
                     Ok(()) => {
                         lists.push(range.len());
                         continue;
                     }
                     Err((code, detail)) => {
-                        pixels.truncate(done);
+                        squares.truncate(done);
                         rejects.reject(row, code, detail);
                     }
                 }
             }
             lists.push_null();
         }
-        let squares = FixedSizeBinaryArray::try_new(self.n_bytes() as i32, Buffer::from_vec(pixels), None)?;
+        let squares = FixedSizeBinaryArray::try_new(self.n_bytes() as i32, squares.finish(), None)?;
         Ok(RecordBatch::try_new(self.output().schema(), vec![lists.finish(Arc::new(squares))?])?)
     }
 }
@@ -155,18 +156,16 @@ impl DecodeResize {
 
     /// One encoded picture to `[3, size, size]`, u8. Err: a reject's code and detail.
     pub fn pixels(&self, encoded: &[u8]) -> Result<Vec<u8>, (&'static str, String)> {
-        let mut pixels = Vec::new();
-        self.append(0, encoded, &mut pixels)?;
+        let mut pixels = vec![0; self.n_bytes()];
+        self.square(0, encoded, &mut pixels)?;
         Ok(pixels)
     }
 
-    /// Appends the square of picture `n` of a row. What it appended is of no use after an error.
-    fn append(&self, n: usize, encoded: &[u8], pixels: &mut Vec<u8>) -> Result<(), Unusable> {
-        let start = pixels.len();
-        pixels.resize(start + self.n_bytes(), 0);
+    /// Writes the square of picture `n` of a row. What it wrote is of no use after an error.
+    fn square(&self, n: usize, encoded: &[u8], square: &mut [u8]) -> Result<(), Unusable> {
         WORK.with_borrow_mut(|(buffers, resizer)| {
             let rgb = decode(encoded, self.max_pixels, buffers)?;
-            resizer.resize(&rgb, (self.size, self.filter, self.crop), &mut pixels[start..]);
+            resizer.resize(&rgb, (self.size, self.filter, self.crop), square);
             buffers.trim();
             Ok(())
         })

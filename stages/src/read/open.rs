@@ -12,7 +12,7 @@ use super::image_files::ImageFiles;
 use super::json_array::{JsonArray, Layout, layout};
 use super::json_lines::JsonLines;
 use super::locate::local;
-use super::parquet::Parquet;
+use super::parquet::{Dictionaries, Parquet};
 use super::raw::{RawColumn, RawFile, Request};
 use super::sample::search;
 use super::select::Filter;
@@ -24,15 +24,18 @@ use llavm_pipeline::StageError;
 use llavm_pipeline::stage::OpenContext;
 use rayon::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Opens all files of `read`.
 pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageError> {
     let paths = read.files.files()?;
-    let names = short_names(&paths);
+    let (names, dictionaries) = (short_names(&paths), Arc::default());
     let mut files: Vec<NamedFile> = paths
         .par_iter()
         .zip(names)
-        .map(|(path, name)| Ok(NamedFile { raw: open_file(read, path, &name, context)?, name }))
+        .map(|(path, name)| {
+            Ok(NamedFile { raw: open_file(read, path, &name, &dictionaries, context)?, name })
+        })
         .collect::<Result<_, StageError>>()?;
     let columns = all_columns(read, &files, context)?;
     let shown = shown_name(&files);
@@ -82,12 +85,13 @@ fn open_file(
     read: &Read,
     path: &Path,
     name: &str,
+    dictionaries: &Arc<Dictionaries>,
     context: &dyn OpenContext,
 ) -> Result<Box<dyn RawFile>, StageError> {
     let rows = read.partition_rows;
     let format = read.format.map_or_else(|| Format::of(path), Ok)?;
     let opened: Result<Box<dyn RawFile>, String> = match format {
-        Format::Parquet => boxed(Parquet::open(path, rows, context)?),
+        Format::Parquet => boxed(Parquet::open(path, rows, dictionaries, context)?),
         Format::Jsonl => Ok(Box::new(TextFile::open(path, JsonLines, rows, context)?)),
         Format::Json => match layout(path).map_err(|cause| StageError::io(path, cause))? {
             Ok(Layout::Array) => Ok(Box::new(TextFile::open(path, JsonArray, rows, context)?)),

@@ -28,7 +28,8 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
-use selected::{Dictionaries, Selected, is_large};
+pub use selected::Dictionaries;
+use selected::{Group, Selected, is_large};
 use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
@@ -54,6 +55,7 @@ impl Parquet {
     pub fn open(
         path: &Path,
         partition_rows: u64,
+        dictionaries: &Arc<Dictionaries>,
         context: &dyn OpenContext,
     ) -> Result<Result<Self, String>, StageError> {
         let file = File::open(path).map_err(|cause| StageError::io(path, cause))?;
@@ -70,8 +72,7 @@ impl Parquet {
         let pieces = pieces(u64::try_from(rows).unwrap_or(0), partition_rows.max(1), digest);
         let mut columns = Vec::new();
         metadata.schema().fields().iter().for_each(|field| flatten("", field, &mut columns));
-        let (path, chunks) = (path.to_owned(), Chunks::default());
-        let dictionaries = Arc::default();
+        let (path, chunks, dictionaries) = (path.to_owned(), Chunks::default(), Arc::clone(dictionaries));
         Ok(Ok(Self { path, metadata, digest, pieces, columns, chunks, counts: None, dictionaries }))
     }
 
@@ -122,16 +123,22 @@ impl Parquet {
         guarded(|| shared.reader(schema, mask, CHUNK_ROWS, selection))
     }
 
-    fn have_large_dictionary(&self, groups: &[usize], columns: &[usize]) -> bool {
+    fn have_large_dictionary(&self, groups: &[Group], columns: &[usize]) -> bool {
         let metadata = self.metadata.metadata();
         let large =
-            |leaf: usize| groups.iter().any(|group| is_large(metadata.row_group(*group).column(leaf)));
+            |leaf: usize| groups.iter().any(|group| is_large(metadata.row_group(group.index).column(leaf)));
         columns.iter().flat_map(|root| self.leaves(*root)).any(large)
     }
 
+    /// The row group that holds these rows of the file.
+    fn group(&self, index: usize, rows: Range<u64>) -> Group {
+        let touched = |piece: &&Piece| piece.rows.start < rows.end && rows.start < piece.rows.end;
+        Group { file: self.digest, index, partitions: self.pieces.iter().filter(touched).count() }
+    }
+
     /// The row groups that hold any of `rows` (ascending), and the rows within these groups.
-    fn selection(&self, rows: &[u64]) -> (Vec<usize>, RowSelection) {
-        let (mut groups, mut ranges): (Vec<usize>, Vec<Range<usize>>) = (Vec::new(), Vec::new());
+    fn selection(&self, rows: &[u64]) -> (Vec<Group>, RowSelection) {
+        let (mut groups, mut ranges): (Vec<Group>, Vec<Range<usize>>) = (Vec::new(), Vec::new());
         let (mut start, mut base, mut next) = (0_u64, 0_usize, 0_usize);
         for (group, metadata) in self.metadata.metadata().row_groups().iter().enumerate() {
             let length = u64::try_from(metadata.num_rows()).unwrap_or(0);
@@ -145,7 +152,7 @@ impl Parquet {
                 next += 1;
             }
             if next > first {
-                groups.push(group);
+                groups.push(self.group(group, start..start + length));
                 base += length as usize;
             }
             start += length;

@@ -7,11 +7,13 @@
 
 use super::{Kernel, PRECISION};
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_loadu_si128, _mm_setr_epi8, _mm_shuffle_epi8, _mm_storeu_si128, _mm256_set_m128i,
-    _mm512_add_epi32, _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_cvtusepi32_epi8,
-    _mm512_dpbusd_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_max_epi32, _mm512_set1_epi32,
+    __m128i, __m512i, _mm_loadu_si128, _mm_setr_epi8, _mm_storeu_si128, _mm256_set_m128i, _mm512_add_epi32,
+    _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_castsi512_si128, _mm512_cvtusepi32_epi8,
+    _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_max_epi32,
+    _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_setr_epi32,
     _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_storeu_si512,
 };
+use std::hint::black_box;
 use std::ops::Range;
 
 /// Pixels in a quad.
@@ -24,7 +26,9 @@ const BYTES: usize = QUAD * LANES;
 /// A [`Kernel`] whose weights are cut into digits.
 #[derive(Debug, Default)]
 struct Cut {
-    /// For each output pixel its first quad.
+    /// Output pixels.
+    count: usize,
+    /// For each output pixel its first quad; behind the last, up to a multiple of four, nothing counts.
     first: Vec<usize>,
     /// For each output pixel `length` quads: of each its four weights' digits, lowest first.
     digits: Vec<[i32; 3]>,
@@ -39,10 +43,12 @@ impl Cut {
         let quads =
             |first: &usize, weights: &Range<usize>| ((first - start) % QUAD + weights.len()).div_ceil(QUAD);
         self.length = kernel.pixels.iter().map(|(first, weights)| quads(first, weights)).max().unwrap_or(1);
+        self.count = kernel.pixels.len();
         self.first.clear();
         self.first.extend(kernel.pixels.iter().map(|(first, _)| (first - start) / QUAD));
+        self.first.resize(self.count.next_multiple_of(QUAD), 0);
         self.digits.clear();
-        self.digits.resize(self.length * kernel.pixels.len(), [0; 3]);
+        self.digits.resize(self.length * self.first.len(), [0; 3]);
         let mut fits = true;
         for ((first, weights), quads) in kernel.pixels.iter().zip(self.digits.chunks_exact_mut(self.length)) {
             let before = (first - start) % QUAD;
@@ -60,7 +66,12 @@ impl Cut {
 
     /// First quad and digits of each output pixel.
     fn pixels(&self) -> impl Iterator<Item = (usize, &[[i32; 3]])> {
-        self.first.iter().copied().zip(self.digits.chunks_exact(self.length))
+        self.first.iter().copied().zip(self.digits.chunks_exact(self.length)).take(self.count)
+    }
+
+    /// First quads and digits of four output pixels after the other.
+    fn fours(&self) -> impl Iterator<Item = (&[usize; QUAD], &[[i32; 3]])> {
+        self.first.as_chunks().0.iter().zip(self.digits.chunks_exact(QUAD * self.length))
     }
 
     /// The quads that are looked at, those behind the end included.
@@ -115,21 +126,18 @@ impl Vnni {
         (left, right): (usize, usize),
         (top, bottom): (usize, usize),
     ) {
-        let registers = self.x.first.len().div_ceil(LANES);
+        let registers = self.x.count.div_ceil(LANES);
         self.columns.resize(self.x.quads(), [0; BYTES]);
         self.narrow.resize(self.y.quads() * 3 * registers, [0; BYTES]);
-        let by_row = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let columns = (right - left).div_ceil(QUAD);
+        let places = Places::new();
         for (rows, out) in (top..bottom).step_by(QUAD).zip(self.narrow.chunks_exact_mut(3 * registers)) {
             turn(rgb, width, left, &(rows..bottom), &mut self.columns[..columns]);
             let (red, rest) = out.as_flattened_mut().split_at_mut(registers * BYTES);
             let (green, blue) = rest.split_at_mut(registers * BYTES);
-            let planes = quads(red).iter_mut().zip(quads(green)).zip(quads(blue));
-            for ((first, digits), ((red, green), blue)) in self.x.pixels().zip(planes) {
-                let values = weighted(digits, &self.columns[first..], 1);
-                let values = bytes(_mm_shuffle_epi8(values, by_row));
-                let (quads, _) = values.as_chunks();
-                (*red, *green, *blue) = (quads[0], quads[1], quads[2]);
+            let planes = fours(red).iter_mut().zip(fours(green)).zip(fours(blue));
+            for ((first, digits), ((red, green), blue)) in self.x.fours().zip(planes) {
+                [*red, *green, *blue] = places.by_colour(four_sums(*first, digits, &self.columns));
             }
         }
     }
@@ -137,9 +145,9 @@ impl Vnni {
     /// The height pass.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn shorten(&self, planes: &mut [u8]) {
-        let side = self.x.first.len();
+        let side = self.x.count;
         let registers = side.div_ceil(LANES);
-        let plane = side * self.y.first.len();
+        let plane = side * self.y.count;
         for (row, (first, digits)) in self.y.pixels().enumerate() {
             for colour in 0..3 {
                 let out = &mut planes[colour * plane + row * side..][..side];
@@ -157,7 +165,8 @@ impl Vnni {
     }
 }
 
-fn quads(plane: &mut [u8]) -> &mut [[u8; QUAD]] {
+/// Four quads after the other.
+fn fours(plane: &mut [u8]) -> &mut [[u8; QUAD * QUAD]] {
     plane.as_chunks_mut().0
 }
 
@@ -190,21 +199,84 @@ fn sixteen(bytes: &[u8]) -> __m128i {
     unsafe { _mm_loadu_si128(whole.as_ptr().cast()) }
 }
 
+/// The weighted sums of four output pixels, which begin at the quads `first`: of each, for four rows, red, green, blue and nothing.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn four_sums(first: [usize; QUAD], digits: &[[i32; 3]], columns: &[[u8; BYTES]]) -> [__m512i; QUAD] {
+    let length = digits.len() / QUAD;
+    let digits_of = |n: usize| &digits[n * length..][..length];
+    let columns_of = |n: usize| &columns[first[n]..][..length];
+    let digits = [digits_of(0), digits_of(1), digits_of(2), digits_of(3)];
+    let columns = [columns_of(0), columns_of(1), columns_of(2), columns_of(3)];
+    let mut sums =
+        [[_mm512_set1_epi32(1 << (PRECISION - 1)), _mm512_setzero_si512(), _mm512_setzero_si512()]; QUAD];
+    for n in 0..length {
+        for ((sums, digits), columns) in sums.iter_mut().zip(digits).zip(columns) {
+            *sums = with_quad(*sums, digits[n], &columns[n]);
+        }
+    }
+    [scaled(sums[0]), scaled(sums[1]), scaled(sums[2]), scaled(sums[3])]
+}
+
+/// Where bytes go to.
+struct Places {
+    /// Within each lane, rows and columns of 4 × 4 bytes change places.
+    turned: __m512i,
+    /// The same for the 4 × 4 numbers of a register.
+    lanes: __m512i,
+}
+
+impl Places {
+    /// The compiler must not know them: it would replace each shuffle of a register by several of its parts.
+    #[target_feature(enable = "avx512f")]
+    fn new() -> Self {
+        let turned = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let lanes = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        Self { turned: black_box(_mm512_broadcast_i32x4(turned)), lanes: black_box(lanes) }
+    }
+
+    /// Four rows' four output pixels to each colour's quads.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn by_colour(&self, [s0, s1, s2, s3]: [__m512i; QUAD]) -> [[u8; QUAD * QUAD]; 3] {
+        // Clipped to 8 bits; lane by lane a row, of which each four bytes are a pixel.
+        let rows = _mm512_packus_epi16(_mm512_packs_epi32(s0, s1), _mm512_packs_epi32(s2, s3));
+        let colours = _mm512_permutexvar_epi32(self.lanes, _mm512_shuffle_epi8(rows, self.turned));
+        let quads = _mm512_shuffle_epi8(colours, self.turned);
+        let (green, blue) = (_mm512_extracti32x4_epi32::<1>(quads), _mm512_extracti32x4_epi32::<2>(quads));
+        [bytes(_mm512_castsi512_si128(quads)), bytes(green), bytes(blue)]
+    }
+}
+
 /// The weighted sums of 16 lanes of every `stride`-th register of quads, rounded and clipped (`clip8`).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn weighted(digits: &[[i32; 3]], quads: &[[u8; BYTES]], stride: usize) -> __m128i {
-    let [mut low, mut middle, mut high] = [_mm512_setzero_si512(); 3];
-    for (n, [d0, d1, d2]) in digits.iter().enumerate() {
-        let quads = load(&quads[n * stride]);
-        low = _mm512_dpbusd_epi32(low, quads, _mm512_set1_epi32(*d0));
-        middle = _mm512_dpbusd_epi32(middle, quads, _mm512_set1_epi32(*d1));
-        high = _mm512_dpbusd_epi32(high, quads, _mm512_set1_epi32(*d2));
+    let mut sums = [_mm512_set1_epi32(1 << (PRECISION - 1)), _mm512_setzero_si512(), _mm512_setzero_si512()];
+    for (n, digits) in digits.iter().enumerate() {
+        sums = with_quad(sums, *digits, &quads[n * stride]);
     }
+    _mm512_cvtusepi32_epi8(_mm512_max_epi32(scaled(sums), _mm512_setzero_si512()))
+}
+
+/// The sums of each digit, with one quad more.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn with_quad([s0, s1, s2]: [__m512i; 3], [d0, d1, d2]: [i32; 3], quads: &[u8; BYTES]) -> [__m512i; 3] {
+    let quads = load(quads);
+    [
+        _mm512_dpbusd_epi32(s0, quads, _mm512_set1_epi32(d0)),
+        _mm512_dpbusd_epi32(s1, quads, _mm512_set1_epi32(d1)),
+        _mm512_dpbusd_epi32(s2, quads, _mm512_set1_epi32(d2)),
+    ]
+}
+
+/// The sums of the digits put together, without the bits behind the point.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scaled([low, middle, high]: [__m512i; 3]) -> __m512i {
     let upper = _mm512_add_epi32(_mm512_slli_epi32(middle, 8), _mm512_slli_epi32(high, 16));
-    let sum = _mm512_add_epi32(_mm512_add_epi32(low, upper), _mm512_set1_epi32(1 << (PRECISION - 1)));
-    let rounded = _mm512_srai_epi32(sum, PRECISION);
-    _mm512_cvtusepi32_epi8(_mm512_max_epi32(rounded, _mm512_setzero_si512()))
+    _mm512_srai_epi32(_mm512_add_epi32(low, upper), PRECISION)
 }
 
 #[inline]

@@ -1,12 +1,12 @@
 //! Some row groups of a file, large dictionaries loaded once.
 //!
 //! A set that shows each picture in many rows may keep its pictures in the dictionaries of its row groups: gigabytes in a page that
-//! every reader of the row group has to load. Here the page is kept for the readers to come, and binary cells are views into it
-//! instead of copies. Dictionaries of at most [`GROUPS`] row groups are in memory at once. Nested columns go through
-//! [`WholeLevels`].
+//! every reader of the row group has to load. Here the page is kept until the last partition that needs it has it, and binary cells
+//! are views into it instead of copies. Nested columns go through [`WholeLevels`].
 
 use super::levels::WholeLevels;
 use arrow::datatypes::{DataType, Field, Fields};
+use llavm_pipeline::stage::Digest;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection};
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
@@ -18,46 +18,76 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes in the file from which on a dictionary is kept.
 const LARGE: i64 = 8 << 20;
-/// Row groups whose dictionaries are kept: partitions at a border, read at the same time, need those of both sides.
+/// Row groups whose dictionaries are kept at most: partitions at a border, read at the same time, need those of both sides.
 const GROUPS: usize = 2;
 
-/// The kept dictionaries of a file.
+/// A row group of a file, known by the file's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    pub file: Digest,
+    pub index: usize,
+    /// Partitions that have rows of it.
+    pub partitions: usize,
+}
+
+/// The kept dictionaries of all files of a source.
 #[derive(Debug, Default)]
 pub struct Dictionaries {
-    /// Row group, leaf column and page; the one used last stands last.
-    kept: Mutex<Vec<(usize, usize, Page)>>,
+    /// The one used last stands last.
+    kept: Mutex<Vec<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    group: Group,
+    leaf: usize,
+    page: Page,
+    /// Partitions that may still ask for it.
+    left: usize,
 }
 
 impl Dictionaries {
     /// The dictionary that `pages` begins with; read only if it is not among the kept ones. Who asks for it meanwhile waits
     /// instead of reading it too.
-    fn page(&self, place: (usize, usize), pages: &mut SerializedPageReader<File>) -> Result<Option<Page>> {
+    fn page(
+        &self,
+        group: Group,
+        leaf: usize,
+        pages: &mut SerializedPageReader<File>,
+    ) -> Result<Option<Page>> {
+        if group.partitions < 2 {
+            return pages.get_next_page();
+        }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(group, leaf, _)| (*group, *leaf) == place);
-        let page = if let Some(at) = at {
+        let at = kept.iter().position(|kept| (kept.group, kept.leaf) == (group, leaf));
+        let mut dictionary = if let Some(at) = at {
             pages.skip_next_page()?;
-            kept.remove(at).2
+            kept.remove(at)
         } else {
             // Room is made first: while it is read, a page is there compressed and uncompressed.
             keep_latest(&mut kept, GROUPS - 1);
             let Some(page) = pages.get_next_page()? else { return Ok(None) };
-            page
+            Kept { group, leaf, page, left: group.partitions }
         };
-        kept.push((place.0, place.1, page.clone()));
-        keep_latest(&mut kept, GROUPS);
+        dictionary.left -= 1;
+        let page = dictionary.page.clone();
+        if dictionary.left > 0 {
+            kept.push(dictionary);
+            keep_latest(&mut kept, GROUPS);
+        }
         Ok(Some(page))
     }
 }
 
 /// Drops all pages but those of the `count` row groups used last.
-fn keep_latest(kept: &mut Vec<(usize, usize, Page)>, count: usize) {
-    let mut groups: Vec<usize> = Vec::new();
-    for (group, ..) in kept.iter().rev() {
+fn keep_latest(kept: &mut Vec<Kept>, count: usize) {
+    let mut groups: Vec<Group> = Vec::new();
+    for Kept { group, .. } in kept.iter().rev() {
         if !groups.contains(group) && groups.len() < count {
             groups.push(*group);
         }
     }
-    kept.retain(|(group, ..)| groups.contains(group));
+    kept.retain(|kept| groups.contains(&kept.group));
 }
 
 /// Whether a row group keeps much of this column in its dictionary.
@@ -70,7 +100,7 @@ pub fn is_large(chunk: &ColumnChunkMetaData) -> bool {
 pub struct Selected {
     pub file: Arc<File>,
     pub metadata: Arc<ParquetMetaData>,
-    pub groups: Vec<usize>,
+    pub groups: Vec<Group>,
     pub dictionaries: Arc<Dictionaries>,
     /// Whether binary cells are views into pages instead of copies: views keep whole pages in memory.
     pub as_views: bool,
@@ -116,7 +146,7 @@ impl RowGroups for Selected {
     }
 
     fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
-        Box::new(self.groups.iter().map(|group| self.metadata.row_group(*group)))
+        Box::new(self.groups.iter().map(|group| self.metadata.row_group(group.index)))
     }
 
     fn metadata(&self) -> &ParquetMetaData {
@@ -128,26 +158,26 @@ impl RowGroups for Selected {
 struct Chunks {
     file: Arc<File>,
     metadata: Arc<ParquetMetaData>,
-    groups: std::vec::IntoIter<usize>,
+    groups: std::vec::IntoIter<Group>,
     leaf: usize,
     dictionaries: Arc<Dictionaries>,
 }
 
 impl Chunks {
-    fn pages(&self, group: usize) -> Result<Box<dyn PageReader>> {
-        let rows = self.metadata.row_group(group);
+    fn pages(&self, group: Group) -> Result<Box<dyn PageReader>> {
+        let rows = self.metadata.row_group(group.index);
         let chunk = rows.column(self.leaf);
         let index = self.metadata.page_index();
-        let pages = index.and_then(|index| index.page_locations(group, self.leaf).cloned());
+        let pages = index.and_then(|index| index.page_locations(group.index, self.leaf).cloned());
         let count = usize::try_from(rows.num_rows()).unwrap_or(0);
         let inner = SerializedPageReader::new(Arc::clone(&self.file), chunk, count, pages)?;
-        let (place, dictionaries) = ((group, self.leaf), Arc::clone(&self.dictionaries));
+        let (leaf, dictionaries) = (self.leaf, Arc::clone(&self.dictionaries));
         let max_level = chunk.column_descr().max_rep_level();
         Ok(match (is_large(chunk), max_level > 0) {
             (false, false) => Box::new(inner),
             (false, true) => Box::new(WholeLevels::of(inner, max_level)),
             (true, nested) => {
-                let pages = Pages { inner, place, dictionaries, at_dictionary: true };
+                let pages = Pages { inner, group, leaf, dictionaries, at_dictionary: true };
                 if nested { Box::new(WholeLevels::of(pages, max_level)) } else { Box::new(pages) }
             }
         })
@@ -168,7 +198,8 @@ impl PageIterator for Chunks {}
 /// The pages of a chunk, the first of which is a dictionary that may have been kept.
 struct Pages {
     inner: SerializedPageReader<File>,
-    place: (usize, usize),
+    group: Group,
+    leaf: usize,
     dictionaries: Arc<Dictionaries>,
     at_dictionary: bool,
 }
@@ -186,7 +217,7 @@ impl PageReader for Pages {
         if !std::mem::take(&mut self.at_dictionary) {
             return self.inner.get_next_page();
         }
-        self.dictionaries.page(self.place, &mut self.inner)
+        self.dictionaries.page(self.group, self.leaf, &mut self.inner)
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {

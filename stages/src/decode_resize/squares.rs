@@ -1,0 +1,99 @@
+//! The squares of a batch, in memory that is used again when the batch is gone.
+//!
+//! A batch of sixteen is 2.3 MiB. Asked of the system anew each time, its pages would be cleared twice, here and there, which
+//! costs a fifteenth of the time of a run.
+
+use arrow::buffer::Buffer;
+use bytes::Bytes;
+use std::sync::Mutex;
+
+/// Memory that no batch needs now.
+static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// Most bytes that lie in [`FREE`].
+const KEPT: usize = 64 << 20;
+
+/// Memory that goes to [`FREE`] when it is dropped.
+#[derive(Default)]
+struct Lent(Vec<u8>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Ok(mut free) = FREE.lock() else { return };
+        if free.iter().map(Vec::capacity).sum::<usize>() + self.0.capacity() <= KEPT {
+            free.push(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+/// Squares one after the other, all of `n_bytes`.
+pub struct Squares {
+    memory: Lent,
+    n_bytes: usize,
+    len: usize,
+}
+
+impl Squares {
+    /// Room for `capacity` squares.
+    pub fn with_capacity(n_bytes: usize, capacity: usize) -> Self {
+        let free = FREE.lock().ok().and_then(|mut free| free.pop());
+        let mut memory = Lent(free.unwrap_or_default());
+        if memory.0.len() < capacity * n_bytes {
+            memory.0.resize(capacity * n_bytes, 0);
+        }
+        Self { memory, n_bytes, len: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// One more, to be written whole: what stands in it is of no use.
+    pub fn push(&mut self) -> &mut [u8] {
+        let start = self.len * self.n_bytes;
+        let end = start + self.n_bytes;
+        if self.memory.0.len() < end {
+            self.memory.0.resize(end, 0);
+        }
+        self.len += 1;
+        &mut self.memory.0[start..end]
+    }
+
+    /// Takes back all but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// The bytes of all squares.
+    pub fn finish(self) -> Buffer {
+        let used = self.len * self.n_bytes;
+        Buffer::from(Bytes::from_owner(self.memory).slice(..used))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_follow_each_other_whatever_stood_in_their_memory() {
+        for round in 0..3_u8 {
+            let mut squares = Squares::with_capacity(3, 1);
+            for n in 0..4 {
+                squares.push().fill(10 * round + n);
+            }
+            squares.truncate(2);
+            squares.push().fill(99);
+            let first = 10 * round;
+            assert_eq!(
+                squares.finish().as_slice(),
+                [first, first, first, first + 1, first + 1, first + 1, 99, 99, 99]
+            );
+        }
+    }
+}
