@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CC3M_ROWS = 595_375
 HEADS = {
-    "README.md": ("| parquet to pixels and token shards | rows/s | CC3M-595K would take | llavm is |", "median of {repeat} runs; {machine}", "min"),
-    "README.zh.md": ("| parquet 到像素和 token 分片 | 行/秒 | CC3M-595K 需要 | llavm 是它的 |", "{repeat} 次运行的中位数；{machine}", "分钟"),
+    "README.md": ("| parquet to pixels and token shards | rows/s | CC3M-595K would take | llavm is |", "median of {repeat} runs, llavm on {rows:,} rows, the others on {peer_rows:,}; {machine}", "min"),
+    "README.zh.md": ("| parquet 到像素和 token 分片 | 行/秒 | CC3M-595K 需要 | llavm 是它的 |", "{repeat} 次运行的中位数，llavm 处理 {rows:,} 行，其余 {peer_rows:,} 行；{machine}", "分钟"),
 }
 
 
@@ -21,7 +21,8 @@ def table(result: dict, head: str, note: str, minutes: str) -> str:
     for name, median in result["medians"].items():
         rate = median["rate"]
         lines.append(f"| {name} | {rate:,.0f} | {CC3M_ROWS / rate / 60:.0f} {minutes} | {ours / rate:.1f}× |")
-    lines += ["", note.format(**result) + f" · {result['medians']['llavm']['peak_rss_mib']:.0f} MiB"]
+    rows, *others = (median["rows"] for median in result["medians"].values())
+    lines += ["", note.format(**result, rows=round(rows), peer_rows=round(others[0])) + f" · {result['medians']['llavm']['peak_rss_mib']:.0f} MiB"]
     return "\n".join(lines)
 
 

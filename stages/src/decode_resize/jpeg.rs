@@ -1,11 +1,14 @@
-//! JPEG, most pictures of most data sets, to the bit as Pillow decodes it.
+//! JPEG, most pictures of most data sets, to the bit as Pillow decodes it (`scripts/check_jpegs.py`).
 //!
 //! `libjpeg-turbo-rs` gives the bytes of libjpeg-turbo, which Pillow uses; `image` has another decoder, whose colours are up to
-//! 16 grey levels off. What libjpeg only warns of, Pillow passes over, and so does this. A JPEG without its end marker is truncated.
+//! 16 grey levels off. Damaged scan data is decoded as far as it goes, as libjpeg does it; a JPEG without its end marker is truncated.
 
 use super::decode::{Opened, UNDECODABLE, Unusable};
-use image::ColorType;
+use image::codecs::jpeg::JpegDecoder;
+use image::{ColorType, ImageDecoder, ImageError};
+use libjpeg_turbo_rs::common::types::FrameHeader;
 use libjpeg_turbo_rs::{ColorSpace, Decoder, JpegError, PixelFormat};
+use std::io::Cursor;
 
 /// Reads the headers.
 pub fn open(bytes: &[u8]) -> Result<Opened<'_>, Unusable> {
@@ -17,6 +20,7 @@ pub fn open(bytes: &[u8]) -> Result<Opened<'_>, Unusable> {
     let (width, height) = (u32::from(header.width), u32::from(header.height));
     let (color, format) = match decoder.jpeg_color_space() {
         ColorSpace::Grayscale => (ColorType::L8, PixelFormat::Grayscale),
+        ColorSpace::Cmyk | ColorSpace::Ycck if is_subsampled(header) => return open_subsampled_inks(bytes),
         ColorSpace::Cmyk | ColorSpace::Ycck => (ColorType::Rgb8, PixelFormat::Cmyk),
         ColorSpace::YCbCr | ColorSpace::Rgb => (ColorType::Rgb8, PixelFormat::Rgb),
         ColorSpace::Unknown => {
@@ -30,6 +34,24 @@ pub fn open(bytes: &[u8]) -> Result<Opened<'_>, Unusable> {
         } else {
             decoder.decode_image_into(pixels).map_err(|error| undecodable(&error))?;
         }
+        is_complete(bytes).then_some(()).ok_or_else(truncated)
+    };
+    Ok(Opened { width, height, color, read: Box::new(read) })
+}
+
+fn is_subsampled(header: &FrameHeader) -> bool {
+    let sampling = header.components.iter().map(|each| (each.horizontal_sampling, each.vertical_sampling));
+    sampling.clone().min() != sampling.max()
+}
+
+/// `libjpeg-turbo-rs` 0.9.0 panics on four colours of which some have fewer samples. The other decoder gives them as RGB; its
+/// colours are a little different from Pillow's.
+fn open_subsampled_inks(bytes: &[u8]) -> Result<Opened<'_>, Unusable> {
+    let failed = |error: ImageError| (UNDECODABLE, error.to_string());
+    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+    let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
+    let read = move |pixels: &mut [u8]| {
+        decoder.read_image(pixels).map_err(failed)?;
         is_complete(bytes).then_some(()).ok_or_else(truncated)
     };
     Ok(Opened { width, height, color, read: Box::new(read) })
