@@ -47,6 +47,11 @@ struct Kept {
 }
 
 impl Dictionaries {
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The dictionary that `pages` begins with; read only if it is not among the kept ones. Who asks for it meanwhile waits
     /// instead of reading it too.
     fn page(

@@ -1,5 +1,7 @@
 //! Parquet.
 
+use super::super::parquet::{Dictionaries, Parquet};
+use super::super::raw::{RawFile, Request};
 use super::{ALL, Context, Files, all_rows, picture, rows_of, turns};
 use arrow::array::{
     ArrayRef, BinaryArray, Int64Array, LargeBinaryArray, LargeListArray, LargeStringArray, ListArray,
@@ -369,6 +371,23 @@ fn large_dictionaries_are_shared_by_partitions_and_change_no_row() {
         }
         assert_eq!((found.len(), expected.len()), (60, 60));
     }
+}
+
+#[test]
+fn a_large_dictionary_is_kept_no_longer_than_a_partition_needs_it() {
+    let files = Files::new();
+    files.write("dictionary.parquet", repeated_pictures(&|pictures| pictures, true));
+    let kept_after_each = |partition_rows: u64| -> Vec<usize> {
+        let (path, dictionaries) = (files.path("dictionary.parquet"), Arc::new(Dictionaries::default()));
+        let file = Parquet::open(&path, partition_rows, &dictionaries, &Context::default()).unwrap().unwrap();
+        let pieces = 0..file.pieces().len();
+        let read =
+            |piece| file.read(piece, Request::default()).unwrap().for_each(|chunk| drop(chunk.unwrap()));
+        pieces.map(|piece| (read(piece), dictionaries.len()).1).collect()
+    };
+    // Row groups of 24, 24 and 12 rows: the fourth and the seventh partition of 7 rows are the last of one and the first of the next.
+    assert_eq!(kept_after_each(7), [1, 1, 1, 1, 1, 1, 1, 1, 0]);
+    assert_eq!(kept_after_each(24), [0, 0, 0]);
 }
 
 #[test]
