@@ -1,4 +1,4 @@
-//! JPEG, most pictures of most data sets, to the bit as Pillow decodes it (`scripts/check_jpegs.py`).
+//! JPEG, most pictures of most data sets, to the bit as Pillow decodes it (`scripts/check_pictures.py`).
 //!
 //! `libjpeg-turbo-rs` gives the bytes of libjpeg-turbo, which Pillow uses; `image` has another decoder, whose colours are up to
 //! 16 grey levels off. Damaged scan data is decoded as far as it goes, as libjpeg does it; a JPEG without its end marker is truncated.

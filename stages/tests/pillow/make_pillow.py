@@ -81,6 +81,7 @@ def pictures():
     yield "jpeg-restart.jpg", encoded(cat, "JPEG", quality=85, restart_marker_blocks=4)
     yield "jpeg-grey.jpg", encoded(cat.convert("L"), "JPEG", quality=85)
     yield "jpeg-cmyk.jpg", encoded(cat.convert("CMYK"), "JPEG", quality=90)
+    yield "subsampled-inks.jpg", encoded(cat.convert("CMYK"), "JPEG", quality=90, subsampling=2)
     exif = Image.Exif(); exif[0x0112] = 6
     yield "jpeg-rotated.jpg", encoded(cat, "JPEG", quality=85, exif=exif)
 

@@ -1,9 +1,9 @@
-"""Compares many kinds of JPEG with Pillow, pixel by pixel.
+"""Compares many kinds of JPEG and lossy WebP with Pillow, pixel by pixel.
 
-    python scripts/check_jpegs.py --llavm target/release/llavm [--count 2000] [--seed 0]
+    python scripts/check_pictures.py --llavm target/release/llavm [--count 2000] [--seed 0]
 
 Writes pictures of random size, quality, subsampling, colours and coding (baseline or progressive, with restarts, optimised), some with
-bytes flipped in the scan, runs decode-resize on them and compares each square with what CLIPImageProcessorPil makes of the same bytes.
+bytes changed in the scan, runs decode-resize on them and compares each square with what CLIPImageProcessorPil makes of the same bytes.
 Exits with 1 if an undamaged one differs or is rejected; of damaged ones it only tells. Needs pyarrow, Pillow, numpy and transformers.
 """
 import argparse
@@ -24,7 +24,7 @@ MANIFEST = """
 store = "{folder}/store"
 [stages.rows]
 kind = "read"
-files = "{folder}/jpegs.parquet"
+files = "{folder}/pictures.parquet"
 columns = {{ image = "image", prompt = "input", answer = "output" }}
 max_rejects = 1.0
 [stages.pixels]
@@ -34,10 +34,14 @@ max_rejects = 1.0
 """
 
 
-def jpeg(photo: Image.Image, rng: np.random.Generator) -> bytes:
+def picture(photo: Image.Image, rng: np.random.Generator) -> bytes:
     width, height = (int(size) for size in rng.integers(1, 400, 2))
     left, top = int(rng.integers(0, photo.width - 64)), int(rng.integers(0, photo.height - 64))
     part = photo.crop((left, top, left + 64, top + 64)).resize((width, height), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    if rng.integers(0, 4) == 0:
+        part.save(out, "WEBP", quality=int(rng.integers(1, 101)), method=int(rng.integers(0, 5)))
+        return out.getvalue()
     part = part.convert(str(rng.choice(["RGB", "RGB", "RGB", "L", "CMYK"])))
     # Subsampled inks go to another decoder.
     subsampling = 0 if part.mode == "CMYK" else int(rng.integers(0, 3))
@@ -45,7 +49,6 @@ def jpeg(photo: Image.Image, rng: np.random.Generator) -> bytes:
                "optimize": bool(rng.integers(0, 2))}
     if rng.integers(0, 3) == 0:
         options["restart_marker_blocks"] = int(rng.integers(1, 9))
-    out = io.BytesIO()
     part.save(out, "JPEG", **options)
     return out.getvalue()
 
@@ -71,11 +74,11 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
-    whole = [jpeg(photos[n % len(photos)], rng) for n in range(args.count)]
+    whole = [picture(photos[n % len(photos)], rng) for n in range(args.count)]
     images = whole + [damaged(data, rng) for data in whole[:: 10]]
     text = [str(n) for n in range(len(images))]
     with tempfile.TemporaryDirectory() as folder:
-        pq.write_table(pa.table({"image": pa.array(images, pa.binary()), "input": text, "output": text}), f"{folder}/jpegs.parquet")
+        pq.write_table(pa.table({"image": pa.array(images, pa.binary()), "input": text, "output": text}), f"{folder}/pictures.parquet")
         Path(folder, "m.toml").write_text(MANIFEST.format(folder=folder))
         subprocess.run([args.llavm, "run", f"{folder}/m.toml"], check=True, capture_output=True)
         files = sorted(Path(folder, "store").rglob("*.arrow"))
