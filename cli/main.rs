@@ -77,6 +77,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
+    log_guarded_panics();
     let outcome = match &cli.command {
         Command::Run(args) => run::run(args, cli.verbose > 0),
         Command::Validate(args) => validate::run(args),
@@ -100,6 +101,18 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
     }
+}
+
+/// A decoder that gives up on some bytes costs a row, which is told with the others; its stack trace is only for `-v`.
+fn log_guarded_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if llavm_stages::foreign::is_guarded() {
+            tracing::debug!("{panic}");
+        } else {
+            usual(panic);
+        }
+    }));
 }
 
 /// `LLAVM_LOG` (for example `llavm_pipeline=trace`) wins over `--verbose`.

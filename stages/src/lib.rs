@@ -9,6 +9,7 @@ pub mod encode_images;
 pub mod evaluate;
 pub mod export;
 pub mod filter;
+pub mod foreign;
 pub mod image_pads;
 pub mod language;
 pub mod metrics;

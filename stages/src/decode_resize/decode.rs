@@ -4,9 +4,9 @@
 //! grey is clipped to 255 (Pillow's I;16 to RGB) and other 16-bit samples keep their high byte.
 
 use super::jpeg;
+use crate::foreign::guarded;
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a picture cannot be used: code and detail.
 pub type Unusable = (&'static str, String);
@@ -56,7 +56,7 @@ type ReadPixels<'a> = Box<dyn FnOnce(&mut [u8]) -> Result<(), Unusable> + 'a>;
 
 /// Decodes `bytes`; the size is checked before the pixels are read.
 pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Result<Rgb<'a>, Unusable> {
-    let Opened { width, height, color, read } = guarded(|| open(bytes, max_pixels))?;
+    let Opened { width, height, color, read } = guarded(|| open(bytes, max_pixels)).ok_or_else(gave_up)??;
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err((UNDECODABLE, format!("{width} × {height} pixels")));
@@ -73,17 +73,11 @@ pub fn decode<'a>(bytes: &[u8], max_pixels: u64, buffers: &'a mut Buffers) -> Re
     if target.len() < bytes_needed {
         target.resize(bytes_needed, 0);
     }
-    guarded(|| read(&mut target[..bytes_needed]))?;
+    guarded(|| read(&mut target[..bytes_needed])).ok_or_else(gave_up)??;
     if color != ColorType::Rgb8 {
         to_rgb(color, &raw[..bytes_needed], rgb)?;
     }
     Ok(Rgb { width, height, pixels: &rgb[..pixels as usize * 3] })
-}
-
-/// Decoders of foreign bytes have panicked before; one picture must not end a run.
-fn guarded<T>(decoder: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
-    catch_unwind(AssertUnwindSafe(decoder))
-        .unwrap_or_else(|_| Err((UNDECODABLE, "the decoder gave up".to_owned())))
 }
 
 fn open(bytes: &[u8], max_pixels: u64) -> Result<Opened<'_>, Unusable> {
@@ -109,6 +103,10 @@ fn no_picture(bytes: &[u8]) -> Unusable {
     }
     let start = bytes[..bytes.len().min(16)].escape_ascii();
     (UNDECODABLE, format!("neither JPEG, PNG, GIF, WebP nor BMP: begins with `{start}`"))
+}
+
+fn gave_up() -> Unusable {
+    (UNDECODABLE, "the decoder gave up".to_owned())
 }
 
 fn too_large_for_memory() -> Unusable {

@@ -14,6 +14,7 @@ mod selected;
 use super::arrow_value::{row_value, type_name};
 use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Failed, Piece, RawColumn, RawFile, Request, reject};
 use super::value::Value;
+use crate::foreign;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Field;
 use chunks::Chunks;
@@ -33,7 +34,6 @@ use selected::{Group, Selected, is_large};
 use std::borrow::Cow;
 use std::fs::File;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -249,11 +249,11 @@ fn flatten(prefix: &str, field: &Field, columns: &mut Vec<RawColumn>) {
     }
 }
 
-/// Runs the decoder on foreign bytes; some corrupt pages make it panic instead of returning an error.
+/// Some corrupt pages make the decoder panic instead of returning an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|cause| cause.to_string()),
-        Err(_) => Err("the Parquet decoder gave up on these bytes".to_owned()),
+    match foreign::guarded(work) {
+        Some(result) => result.map_err(|cause| cause.to_string()),
+        None => Err("the Parquet decoder gave up on these bytes".to_owned()),
     }
 }
 
