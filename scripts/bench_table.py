@@ -21,8 +21,8 @@ def table(result: dict, head: str, note: str, minutes: str) -> str:
     for name, median in result["medians"].items():
         rate = median["rate"]
         lines.append(f"| {name} | {rate:,.0f} | {CC3M_ROWS / rate / 60:.0f} {minutes} | {ours / rate:.1f}× |")
-    rows, *others = (median["rows"] for median in result["medians"].values())
-    lines += ["", note.format(**result, rows=round(rows), peer_rows=round(others[0])) + f" · {result['medians']['llavm']['peak_rss_mib']:.0f} MiB"]
+    rows = {name.split(",")[0]: round(median["rows"]) for name, median in result["medians"].items() if "rows" in median}
+    lines += ["", note.format(**result, rows=rows["llavm"], peer_rows=rows["python"]) + f" · {result['medians']['llavm']['peak_rss_mib']:.0f} MiB"]
     return "\n".join(lines)
 
 

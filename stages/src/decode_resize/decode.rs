@@ -113,7 +113,8 @@ fn too_large_for_memory() -> Unusable {
     (TOO_LARGE, "the picture does not fit into memory".to_owned())
 }
 
-fn unusable(error: &ImageError) -> Unusable {
+/// What an error of `image` says of the picture.
+pub fn unusable(error: &ImageError) -> Unusable {
     match error {
         ImageError::Limits(_) => (TOO_LARGE, error.to_string()),
         ImageError::IoError(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => {

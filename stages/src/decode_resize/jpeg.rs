@@ -1,11 +1,11 @@
 //! JPEG, most pictures of most data sets, to the bit as Pillow decodes it (`scripts/check_pictures.py`).
 //!
 //! `libjpeg-turbo-rs` gives the bytes of libjpeg-turbo, which Pillow uses; `image` has another decoder, whose colours are up to
-//! 16 grey levels off. Damaged scan data is decoded as far as it goes, as libjpeg does it; a JPEG without its end marker is truncated.
+//! 10 grey levels off. Damaged scan data is decoded as far as it goes, as libjpeg does it; a JPEG without its end marker is truncated.
 
-use super::decode::{Opened, UNDECODABLE, Unusable};
+use super::decode::{Opened, UNDECODABLE, Unusable, unusable};
 use image::codecs::jpeg::JpegDecoder;
-use image::{ColorType, ImageDecoder, ImageError};
+use image::{ColorType, ImageDecoder};
 use libjpeg_turbo_rs::common::types::FrameHeader;
 use libjpeg_turbo_rs::{ColorSpace, Decoder, JpegError, PixelFormat};
 use std::io::Cursor;
@@ -47,11 +47,10 @@ fn is_subsampled(header: &FrameHeader) -> bool {
 /// `libjpeg-turbo-rs` 0.9.0 panics on four colours of which some have fewer samples. The other decoder gives them as RGB; its
 /// colours are a little different from Pillow's.
 fn open_subsampled_inks(bytes: &[u8]) -> Result<Opened<'_>, Unusable> {
-    let failed = |error: ImageError| (UNDECODABLE, error.to_string());
-    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| unusable(&error))?;
     let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
     let read = move |pixels: &mut [u8]| {
-        decoder.read_image(pixels).map_err(failed)?;
+        decoder.read_image(pixels).map_err(|error| unusable(&error))?;
         is_complete(bytes).then_some(()).ok_or_else(truncated)
     };
     Ok(Opened { width, height, color, read: Box::new(read) })

@@ -13,7 +13,6 @@ use std::arch::x86_64::{
     _mm512_packs_epi32, _mm512_packus_epi16, _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_setr_epi32,
     _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_storeu_si512,
 };
-use std::hint::black_box;
 use std::ops::Range;
 
 /// Pixels in a quad.
@@ -130,14 +129,13 @@ impl Vnni {
         self.columns.resize(self.x.quads(), [0; BYTES]);
         self.narrow.resize(self.y.quads() * 3 * registers, [0; BYTES]);
         let columns = (right - left).div_ceil(QUAD);
-        let places = Places::new();
         for (rows, out) in (top..bottom).step_by(QUAD).zip(self.narrow.chunks_exact_mut(3 * registers)) {
             turn(rgb, width, left, &(rows..bottom), &mut self.columns[..columns]);
             let (red, rest) = out.as_flattened_mut().split_at_mut(registers * BYTES);
             let (green, blue) = rest.split_at_mut(registers * BYTES);
             let planes = fours(red).iter_mut().zip(fours(green)).zip(fours(blue));
             for ((first, digits), ((red, green), blue)) in self.x.fours().zip(planes) {
-                [*red, *green, *blue] = places.by_colour(four_sums(*first, digits, &self.columns));
+                [*red, *green, *blue] = by_colour(four_sums(*first, digits, &self.columns));
             }
         }
     }
@@ -218,34 +216,19 @@ fn four_sums(first: [usize; QUAD], digits: &[[i32; 3]], columns: &[[u8; BYTES]])
     [scaled(sums[0]), scaled(sums[1]), scaled(sums[2]), scaled(sums[3])]
 }
 
-/// Where bytes go to.
-struct Places {
-    /// Within each lane, rows and columns of 4 × 4 bytes change places.
-    turned: __m512i,
-    /// The same for the 4 × 4 numbers of a register.
-    lanes: __m512i,
-}
-
-impl Places {
-    /// The compiler must not know them: it would replace each shuffle of a register by several of its parts.
-    #[target_feature(enable = "avx512f")]
-    fn new() -> Self {
-        let turned = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        let lanes = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        Self { turned: black_box(_mm512_broadcast_i32x4(turned)), lanes: black_box(lanes) }
-    }
-
-    /// Four rows' four output pixels to each colour's quads.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn by_colour(&self, [s0, s1, s2, s3]: [__m512i; QUAD]) -> [[u8; QUAD * QUAD]; 3] {
-        // Clipped to 8 bits; lane by lane a row, of which each four bytes are a pixel.
-        let rows = _mm512_packus_epi16(_mm512_packs_epi32(s0, s1), _mm512_packs_epi32(s2, s3));
-        let colours = _mm512_permutexvar_epi32(self.lanes, _mm512_shuffle_epi8(rows, self.turned));
-        let quads = _mm512_shuffle_epi8(colours, self.turned);
-        let (green, blue) = (_mm512_extracti32x4_epi32::<1>(quads), _mm512_extracti32x4_epi32::<2>(quads));
-        [bytes(_mm512_castsi512_si128(quads)), bytes(green), bytes(blue)]
-    }
+/// Four rows' four output pixels to each colour's quads.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn by_colour([s0, s1, s2, s3]: [__m512i; QUAD]) -> [[u8; QUAD * QUAD]; 3] {
+    // Within each lane, rows and columns of 4 × 4 bytes change places; then the 4 × 4 numbers of the register.
+    let turned = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    let lanes = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    // Clipped to 8 bits; lane by lane a row, of which each four bytes are a pixel.
+    let rows = _mm512_packus_epi16(_mm512_packs_epi32(s0, s1), _mm512_packs_epi32(s2, s3));
+    let colours = _mm512_permutexvar_epi32(lanes, _mm512_shuffle_epi8(rows, turned));
+    let quads = _mm512_shuffle_epi8(colours, turned);
+    let (green, blue) = (_mm512_extracti32x4_epi32::<1>(quads), _mm512_extracti32x4_epi32::<2>(quads));
+    [bytes(_mm512_castsi512_si128(quads)), bytes(green), bytes(blue)]
 }
 
 /// The weighted sums of 16 lanes of every `stride`-th register of quads, rounded and clipped (`clip8`).
