@@ -1,41 +1,57 @@
 //! The engine of LLaVM: a TOML manifest becomes a graph of stages, a plan, and tables kept under a content address.
 //!
 //! Nothing here knows images, tokens or models; stages come in through a [`registry::Registry`].
+//!
+//! The folders are layers; each uses only those below it (`tests/layers.rs` keeps that):
+//!
+//! | layer | what |
+//! |---|---|
+//! | `engine` | the public face: plan, run, inspect |
+//! | `schedule` | what is next, workers, events, budgets |
+//! | `state`, `exec` | the cache lookup, plan, explain, status; how one task is made |
+//! | `table` | partitions: read, write, put together |
+//! | `keys` | what decides an output's bytes, tasks |
+//! | `store` | content, records, roots, leases, gc, verify |
+//! | `spec` | columns, errors, what a stage is, the registry, manifest and graph |
 
-pub mod columns;
-mod digest;
-pub mod engine;
-pub mod error;
-pub mod graph;
-pub mod inspect;
-mod key;
-pub mod manifest;
-pub mod observer;
-mod parts;
-pub mod plan;
-mod recipe;
-pub mod registry;
-pub mod rejects;
-pub mod run_error;
-mod runner;
-mod session;
-pub mod stage;
+mod engine;
+mod exec;
+mod keys;
+mod schedule;
+mod spec;
+mod state;
 mod store;
-pub mod summary;
-mod survey;
 mod table;
-mod tally;
-mod tasks;
 
-pub use columns::{Column, Columns};
-pub use engine::{Engine, Finished, Options, Table};
-pub use error::StageError;
-pub use graph::Graph;
-pub use manifest::{Manifest, ManifestError};
-pub use observer::{Event, Observer};
-pub use registry::Registry;
-pub use rejects::Rejects;
-pub use run_error::RunError;
-pub use runner::report::peak_rss_mib;
-pub use summary::Summary;
+pub use engine::{Engine, Table};
+pub use exec::executor::{Committed, Executor, TaskError, TaskSpec};
+pub use keys::builder::Entry;
+pub use keys::tasks::Pass;
+pub use schedule::memory::peak_rss_mib;
+pub use schedule::options::{Finished, Options};
+pub use schedule::work::Ended;
+pub use spec::columns::{Column, Columns};
+pub use spec::error::StageError;
+pub use spec::event::{Event, Observer, Silent};
+pub use spec::graph::Graph;
+pub use spec::manifest::{Manifest, ManifestError};
+pub use spec::registry::Registry;
+pub use spec::rejects::Rejects;
+pub use spec::run_error::RunError;
+pub use spec::shard::Shard;
+pub use spec::summary::Summary;
+pub use spec::{columns, graph, manifest, registry, rejects, run_error, stage, summary, units};
+pub use state::{estimate, explain, plan, status};
+pub use store::{gc, verify};
+pub use table::counts::{Counts, Exceeded};
 pub use table::ipc::ArrowFile;
+
+/// Where results are kept: in a folder, in a bucket, or wherever else [`Store`](storage::Store) is implemented.
+pub mod storage {
+    pub use crate::store::folder::Folder;
+    pub use crate::store::objects::remote;
+    pub use crate::store::objects::{Limits, Objects};
+    pub use crate::store::place::workdir;
+    pub use crate::store::workdir::Workdir;
+    pub use crate::store::{Address, Commit, Held, Kind, Listed, Store, What};
+}

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::SystemTime;
 
-/// Text and pictures of two files, joined by a gather stage.
+/// Text and images of two files, joined by a gather stage.
 const MANIFEST: &str = r#"
 name = "toy"
 seed = 1
@@ -23,7 +23,7 @@ from = "rows"
 words = "$DIR/words"
 
 [stages.pixels]
-kind = "picture"
+kind = "image"
 from = "rows"
 
 [stages.packed]
@@ -34,6 +34,10 @@ from = ["loud", "pixels"]
 kind = "count"
 from = "packed"
 trace = "$DIR/trace"
+
+[stages.seen]
+kind = "probe"
+from = "packed"
 "#;
 
 fn world() -> World {
@@ -48,7 +52,10 @@ fn world() -> World {
 fn a_second_run_runs_nothing() {
     let world = world();
     let summary = world.run();
-    assert_eq!(common::ran(&summary), counts([("loud", 5), ("pixels", 5), ("packed", 1), ("counted", 1)]));
+    assert_eq!(
+        common::ran(&summary),
+        counts([("loud", 5), ("pixels", 5), ("packed", 1), ("counted", 1), ("seen", 1)])
+    );
     assert_eq!(stage(&summary, "loud").rows, 15);
     assert_eq!(stage(&summary, "rows").rows, 15);
     assert_eq!(world.column("loud", "upper")[..2], [Some("A0!".to_owned()), Some("A1!".to_owned())]);
@@ -77,13 +84,13 @@ fn scenario<const N: usize>(
     Scenario { what, change, runs: counts(runs) }
 }
 
-/// One scenario for each line of the table in the documentation of `key.rs`.
+/// One scenario for each line of the table in the documentation of `keys/mod.rs`.
 fn scenarios() -> Vec<Scenario> {
     vec![
         scenario(
             "the content of a raw file",
             |world| world.write("a.txt", &lines("a", 10).replace("a9|", "changed|")),
-            [("loud", 1), ("packed", 1), ("counted", 1)],
+            [("loud", 1), ("packed", 1), ("counted", 1), ("seen", 1)],
         ),
         scenario(
             "a file is added or removed",
@@ -91,12 +98,12 @@ fn scenarios() -> Vec<Scenario> {
                 world.write("c.txt", &lines("c", 3));
                 world.edit("\"$DIR/b.txt\"", "\"$DIR/b.txt\", \"$DIR/c.txt\"");
             },
-            [("loud", 1), ("pixels", 1), ("packed", 1), ("counted", 1)],
+            [("loud", 1), ("pixels", 1), ("packed", 1), ("counted", 1), ("seen", 1)],
         ),
         scenario(
             "a parameter of a stage",
             |world| world.edit("\"upper\"", "\"upper\"\nsuffix = \"?\""),
-            [("loud", 5), ("packed", 1), ("counted", 1)],
+            [("loud", 5), ("packed", 1), ("counted", 1), ("seen", 1)],
         ),
         scenario(
             "a parameter spelled out that has its default value",
@@ -106,7 +113,7 @@ fn scenarios() -> Vec<Scenario> {
         scenario(
             "the content of a resource (a tokenizer)",
             |world| world.write("words", "?"),
-            [("loud", 5), ("packed", 1), ("counted", 1)],
+            [("loud", 5), ("packed", 1), ("counted", 1), ("seen", 1)],
         ),
         scenario(
             "the version of a stage kind",
@@ -120,19 +127,28 @@ fn scenarios() -> Vec<Scenario> {
         ),
         scenario(
             "the output of an input",
-            |world| world.edit("\"picture\"", "\"picture\"\nbytes = 9"),
-            [("pixels", 5), ("packed", 1), ("counted", 1)],
+            |world| world.edit("\"image\"", "\"image\"\nbytes = 9"),
+            [("pixels", 5), ("packed", 1), ("counted", 1), ("seen", 1)],
         ),
         scenario(
             "an input is made again with the same bytes",
-            |world| world.edit("\"picture\"", "\"picture\"\nidle = 1"),
+            |world| world.edit("\"image\"", "\"image\"\nidle = 1"),
             [("pixels", 5)],
         ),
-        scenario("`seed`", |world| world.edit("seed = 1", "seed = 2"), [("packed", 1), ("counted", 1)]),
+        scenario(
+            "what a model repeats of a map stage (`Parameters::settings`), its output staying the same",
+            |world| world.edit("\"upper\"", "\"upper\"\nidle = 1"),
+            [("loud", 5), ("seen", 1)],
+        ),
+        scenario(
+            "`seed`",
+            |world| world.edit("seed = 1", "seed = 2"),
+            [("packed", 1), ("counted", 1), ("seen", 1)],
+        ),
         scenario(
             "the order of partitions, weights or names of the tables of a gather stage",
             |world| world.edit("\"$DIR/a.txt\", \"$DIR/b.txt\"", "\"$DIR/b.txt\", \"$DIR/a.txt\""),
-            [("packed", 1), ("counted", 1)],
+            [("packed", 1), ("counted", 1), ("seen", 1)],
         ),
         scenario(
             "a path, a modification time, the name of a file, the order of sections in the manifest",
@@ -160,14 +176,14 @@ fn scenarios() -> Vec<Scenario> {
         scenario(
             "the name of a stage",
             |world| world.edit("pixels", "px"),
-            [("px", 5), ("packed", 1), ("counted", 1)],
+            [("px", 5), ("packed", 1), ("counted", 1), ("seen", 1)],
         ),
     ]
 }
 
 #[test]
 fn every_line_of_the_table_of_what_invalidates_what_is_true() {
-    let lines = include_str!("../src/key.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+    let lines = include_str!("../src/keys/mod.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
     let listed: Vec<&str> = lines.skip(1).filter_map(|line| line.split(" | ").next()).collect();
     let scenarios = scenarios();
     assert_eq!(scenarios.iter().map(|scenario| scenario.what).collect::<Vec<_>>(), listed);
@@ -185,10 +201,10 @@ fn what_a_shard_points_at_stays_when_another_key_gives_the_same_bytes() {
     let mut world = world();
     world.run();
     let files = world.files("pixels");
-    world.edit("kind = \"picture\"", "kind = \"picture\"\nidle = 1");
+    world.edit("kind = \"image\"", "kind = \"image\"\nidle = 1");
     world.run();
     assert_eq!(world.files("pixels"), files);
-    world.engine().gc(false).unwrap();
+    world.gc();
     assert_eq!(world.ran(), counts([]));
     world.assert_verified();
 }
@@ -263,14 +279,15 @@ fn explain_names_the_cause() {
       a.txt rows 0..4, a.txt rows 4..8, a.txt rows 8..10 and 2 more: the content of words changed
     "#);
     insta::assert_snapshot!(why(&world, "pixels"), @r#"
-    pixels (picture): 4 of 5 partitions are there
-      b.txt rows 0..4: the content of input rows (picture) changed
+    pixels (image): 4 of 5 partitions are there
+      b.txt rows 0..4: the content of input rows (image) changed
     "#);
     insta::assert_snapshot!(world.engine().plan().unwrap().to_string(), @r#"
     rows     computed when read (lines)
     loud     run 5 of 5 (upper): parameter suffix changed from "" to "?"
-    pixels   reuse 4, run 1 of 5 (picture): the content of input rows (picture) changed
+    pixels   reuse 4, run 1 of 5 (image): the content of input rows (image) changed
     packed   depends on the above 1 of 1 (pack)
     counted  depends on the above 1 of 1 (count)
+    seen     depends on the above 1 of 1 (probe)
     "#);
 }

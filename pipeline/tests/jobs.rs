@@ -25,7 +25,7 @@ from = "kept"
 kind = "length"
 from = "loud"
 [stages.pixels]
-kind = "picture"
+kind = "image"
 from = "kept"
 [stages.packed]
 kind = "pack"
@@ -33,7 +33,7 @@ from = ["loud", "lengths", "pixels"]
 [stages.seen]
 kind = "probe"
 from = "packed"
-take = [["upper", "id"], ["text", "id"], ["pixels", "picture"]]
+take = [["upper", "id"], ["text", "id"], ["pixels", "image"]]
 "#;
 
 fn world() -> World {
@@ -60,7 +60,7 @@ fn backwards(world: &World, stage: &str, columns: &[&str]) -> String {
 fn rows_taken_in_any_order_are_those_of_the_table_stored_or_derived() {
     let mut world = world();
     world.run();
-    let tables = [("loud", ["upper", "id"]), ("lengths", ["text", "id"]), ("pixels", ["pixels", "picture"])];
+    let tables = [("loud", ["upper", "id"]), ("lengths", ["text", "id"]), ("pixels", ["pixels", "image"])];
     let check = |world: &World| {
         for (n, (stage, columns)) in tables.iter().enumerate() {
             let taken = written(world, "seen", &format!("table-{n}.txt"));
@@ -71,7 +71,7 @@ fn rows_taken_in_any_order_are_those_of_the_table_stored_or_derived() {
     check(&world);
     assert!(written(&world, "seen", "table-1.txt").starts_with("4 a.txt:299"));
     assert!(written(&world, "seen", "table-1.txt").contains("- a.txt:701 upper/toy: `REJECT`"));
-    world.edit("kind = \"picture\"", "kind = \"picture\"\nstore = false");
+    world.edit("kind = \"image\"", "kind = \"image\"\nstore = false");
     world.edit("kind = \"length\"", "kind = \"length\"\nstored = true");
     world.run();
     check(&world);
@@ -86,32 +86,9 @@ fn partitions_one_by_one_can_be_taken_while_others_are_made() {
 }
 
 #[test]
-fn replayed_rows_equal_those_the_run_made_but_for_filters() {
-    let mut world = world();
-    world.edit("take = [", "replay = [\"a123\", \"a1\", \"exactlythirtn\", \"REJECT\"]\ntake = [");
-    world.run();
-    let made = world.column("loud", "upper");
-    assert_eq!((made[123].as_deref(), made[1].as_deref()), (Some("A123"), None));
-    insta::assert_snapshot!(written(&world, "seen", "replayed.txt"), @r#"
-    A123 -
-    A1 -
-    EXACTLYTHIRTN -
-    - upper/toy: `REJECT`
-    "#);
-    world.edit("replay =", "through = 1\nreplay =");
-    world.run();
-    insta::assert_snapshot!(written(&world, "seen", "replayed.txt"), @r#"
-    4 -
-    2 -
-    - length/unlucky: 13 letters
-    - upper/toy: `REJECT`
-    "#);
-}
-
-#[test]
 fn a_link_is_an_input_behind_those_of_from_and_counts_by_content() {
     let mut world = world();
-    world.edit("take = [[\"upper\", \"id\"], [\"text\", \"id\"], [\"pixels\", \"picture\"]]\n", "");
+    world.edit("take = [[\"upper\", \"id\"], [\"text\", \"id\"], [\"pixels\", \"image\"]]\n", "");
     world.manifest += "[stages.again]\nkind = \"probe\"\nfrom = \"packed\"\ninit_from = \"seen\"\n";
     world.run();
     assert_eq!(written(&world, "again", "inputs.txt"), "packed seen");
@@ -122,7 +99,7 @@ fn a_link_is_an_input_behind_those_of_from_and_counts_by_content() {
 }
 
 #[test]
-fn what_is_ephemeral_makes_nothing_again_and_nobody_vouches_for_it() {
+fn what_is_ephemeral_makes_nothing_again_and_is_not_verified() {
     let mut world = world();
     world.manifest += "[stages.again]\nkind = \"probe\"\nfrom = \"seen\"\n";
     world.run();
@@ -149,25 +126,26 @@ fn lineage_and_origin_tell_what_an_input_was_made_of() {
     world.edit("least = 3", "least = 4");
     world.run();
     insta::assert_snapshot!(written(&world, "seen", "lineage.txt"), @r#"
-    packed pack {"keep":[],"per_partition":false}
-    pixels picture {"bytes":8,"idle":0}
-    lengths length {}
-    loud upper {"idle":0,"suffix":""}
-    kept keep {"least":4}
-    rows lines {}
+    packed pack
+    pixels image
+    lengths length
+    loud upper
+    kept keep
+    rows lines
     "#);
+    assert_eq!(written(&world, "seen", "settings.txt"), r#"loud casing {"idle":0}"#);
     let origin: serde_json::Value =
         serde_json::from_str(&written(&world, "seen", "runs/origin.json")).unwrap();
     assert!(origin["text"].as_str().unwrap().contains("least = 4"));
     let stages = origin["stages"].as_array().unwrap();
-    let told: Vec<String> = stages
+    let reported: Vec<String> = stages
         .iter()
         .map(|stage| {
             let known = ["key", "digest"].map(|name| stage[name].as_str().map_or(0, str::len));
             format!("{} {} {} {} {known:?}", stage["name"], stage["from"], stage["partitions"], stage["rows"])
         })
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @r#"
+    insta::assert_snapshot!(reported.join("\n"), @r#"
     "rows" [] 3 0 [0, 0]
     "kept" ["rows"] 3 702 [64, 64]
     "loud" ["kept"] 3 702 [64, 64]
@@ -182,7 +160,7 @@ fn lineage_and_origin_tell_what_an_input_was_made_of() {
 #[test]
 fn a_gather_stage_copies_columns_of_whatever_its_rows_went_through() {
     let mut world = world();
-    world.edit("kind = \"pack\"", "kind = \"pack\"\nkeep = [\"id\", \"text\", \"picture\"]");
+    world.edit("kind = \"pack\"", "kind = \"pack\"\nkeep = [\"id\", \"text\", \"image\"]");
     world.run();
     let kept = written(&world, "packed", "kept.txt");
     assert_eq!(kept.lines().count(), 702);

@@ -15,7 +15,7 @@ kind = "lines"
 files = [$FILES]
 partition_rows = 512
 [stages.pixels]
-kind = "picture"
+kind = "image"
 from = "rows"
 bytes = 150528
 [stages.sums]

@@ -1,4 +1,4 @@
-//! Rows that cannot be used, stages that fail, second passes, and what is told of them.
+//! Rows that cannot be used, stages that fail, second passes, and what is reported of them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -17,7 +17,7 @@ files = ["$DIR/a.txt"]
 kind = "upper"
 from = "rows"
 [stages.pixels]
-kind = "picture"
+kind = "image"
 from = "rows"
 [stages.packed]
 kind = "pack"
@@ -41,7 +41,7 @@ fn rejects_keep_their_place_and_are_counted_with_their_ids_in_every_run() {
         assert_eq!(stage(summary, "rows").rejected, [("lines/bad".to_owned(), 2)].into(), "run {run}");
         assert_eq!(stage(summary, "loud").rejected, [("upper/toy".to_owned(), 1)].into());
         assert_eq!(stage(summary, "loud").reject_examples[0].id, "a.txt:2");
-        assert!(stage(summary, "pixels").rejected.is_empty(), "pictures do not read texts");
+        assert!(stage(summary, "pixels").rejected.is_empty(), "images do not read texts");
         let listed = fs::read_to_string(finished.folder.join("rejects.jsonl")).unwrap();
         insta::allow_duplicates! { insta::assert_snapshot!(listed, @r#"
         {"id":"a.txt:1","partition":"a.txt rows 0..4","reason":"lines/bad: it says x","row":1,"stage":"rows"}
@@ -79,11 +79,62 @@ fn a_run_over_budget_shows_the_first_rejects_and_a_higher_budget_lets_it_pass() 
       a.txt:103: upper/toy: `REJECT3`
       a.txt:104: upper/toy: `REJECT4`
     "#);
-    insta::assert_snapshot!(finished.errors[0].advice().unwrap(), @r#"Look at the rows named here. If such rows are expected, raise `max_rejects` of the stage (a share of its rows, or { fraction, consecutive }); rows that are fine are kept either way."#);
+    insta::assert_snapshot!(finished.errors[0].advice().unwrap(), @r#"Look at the rows named here. If such rows are expected, raise `max_rejects` of the stage (a share of its rows, or { fraction, consecutive, files }); rows that are fine are kept either way."#);
     let again = world.try_run();
     assert_eq!(again.errors[0].to_string(), finished.errors[0].to_string(), "what is reused counts too");
     world.edit("kind = \"upper\"", "kind = \"upper\"\nmax_rejects = 0.2");
     assert_eq!(stage(&world.run(), "packed").ran, 1);
+}
+
+/// Five files of which the second and the fourth are over the budget of 10%.
+fn over_budget() -> World {
+    let mut world = World::new(TEXT);
+    world.edit(
+        "files = [\"$DIR/a.txt\"]",
+        "files = [\"$DIR/0.txt\", \"$DIR/1.txt\", \"$DIR/2.txt\", \"$DIR/3.txt\", \"$DIR/4.txt\"]\npartition_rows = 1000",
+    );
+    for n in 0..5 {
+        let rejects = if n % 2 == 1 { 60 } else { 0 };
+        world.write(
+            &format!("{n}.txt"),
+            &(lines(&format!("{n}a"), 150) + &lines(&format!("{n}REJECT"), rejects)),
+        );
+    }
+    world
+}
+
+#[test]
+fn the_error_of_a_budget_is_one_and_the_same_whichever_partition_is_finished_first() {
+    let errors: Vec<String> = [1, 2, 8]
+        .iter()
+        .flat_map(|jobs| {
+            let mut world = over_budget();
+            world.options.jobs = *jobs;
+            world.options.keep_going = true;
+            // The first run makes all partitions, the second finds all of them.
+            [world.try_run(), world.try_run()].map(|finished| {
+                assert_eq!(finished.errors.len(), 1, "{:?}", finished.errors);
+                finished.errors[0].to_string()
+            })
+        })
+        .collect();
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:#?}");
+    insta::assert_snapshot!(errors[0].lines().next().unwrap(), @"`loud` (upper) rejected 60 of 360 rows (16.7%), more than 10%; the first ones:");
+}
+
+#[test]
+fn a_lost_file_has_a_budget_of_its_own_however_many_rows_there_are() {
+    let mut world = World::new(TEXT);
+    world.edit("[stages.rows]", "max_rejects = 1.0\n[stages.rows]");
+    world.write("a.txt", &(lines("a", 300) + &texts(&["!x", "!lost b.parquet: no footer", "one"])));
+    let finished = world.try_run();
+    assert_eq!(finished.summary.status, RunStatus::Failed);
+    insta::assert_snapshot!(finished.errors[0], @"
+    `rows` (lines) rejected 1 file that could not be read to the end, more than 0 (`files`); the first ones:
+      a.txt:301: lines/bad-file: b.parquet: no footer
+    ");
+    world.edit("max_rejects = 1.0", "max_rejects = { fraction = 1.0, files = 1 }");
+    world.run();
 }
 
 #[test]
@@ -184,7 +235,7 @@ fn a_second_pass_sees_all_rows_before_and_reruns_only_what_those_change() {
     let fresh = unique();
     fresh.write("b.txt", &texts(&["y", "v"]));
     fresh.run();
-    world.engine().gc(false).unwrap();
+    world.gc();
     assert!(world.stored() == fresh.stored());
     world.assert_verified();
 }
@@ -213,7 +264,7 @@ fn until_from_and_force_choose_what_runs() {
     assert_eq!(world.ran(), counts([("loud", 2)]));
     world.options.until = None;
     world.options.from = Some("packed".to_owned());
-    let refused = world.engine().run(&llavm_pipeline::observer::Silent, &false.into());
+    let refused = world.engine().run(&llavm_pipeline::Silent, &false.into());
     insta::assert_snapshot!(refused.unwrap_err(), @r#"`pixels`, a.txt rows 0..4: no output yet"#);
     world.options.from = Some("pixels".to_owned());
     assert_eq!(world.ran(), counts([("pixels", 2), ("packed", 1)]));
@@ -228,9 +279,9 @@ fn status_says_how_far_every_stage_is() {
     world.write("a.txt", &lines("a", 6));
     world.options.until = Some("loud".to_owned());
     world.run();
-    let told = |engine: &Engine| {
+    let reported = |engine: &Engine| {
         let status = engine.status().unwrap();
-        let line = |stage: &llavm_pipeline::inspect::status::StageStatus| {
+        let line = |stage: &llavm_pipeline::status::StageStatus| {
             format!(
                 "{} {:?} {}/{} {} rows {} files",
                 stage.name,
@@ -243,7 +294,7 @@ fn status_says_how_far_every_stage_is() {
         };
         status.stages.iter().map(line).collect::<Vec<_>>().join("\n")
     };
-    insta::assert_snapshot!(told(&world.engine()), @r#"
+    insta::assert_snapshot!(reported(&world.engine()), @r#"
     rows Derived 0/2 0 rows 0 files
     loud Ready 2/2 6 rows 2 files
     pixels Missing 0/2 0 rows 0 files
@@ -264,4 +315,37 @@ fn rows_that_are_not_there_yet_cannot_be_read() {
     assert_eq!(table.read(5, 9, &["id"]).unwrap().num_rows(), 1);
     assert_eq!(table.read(9, 9, &["id"]).unwrap().num_rows(), 0);
     assert!(matches!(engine.table("nothing"), Err(RunError::NoSuchStage { .. })));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_with_the_rejects_of_an_earlier_one_writes_no_list_again() {
+    use std::os::unix::fs::MetadataExt;
+    let mut world = World::new(TEXT);
+    world.edit("[stages.rows]", "max_rejects = 0.9\n[stages.rows]");
+    world.write("a.txt", &texts(&["one", "!x", "REJECT", "two"]));
+    let list = || fs::metadata(world.try_run().folder.join("rejects.jsonl")).unwrap();
+    let (first, second) = (list(), list());
+    assert!(first.len() > 0);
+    assert_eq!((first.dev(), first.ino()), (second.dev(), second.ino()), "two names of one file");
+    world.write("a.txt", &texts(&["one", "!x", "two", "two"]));
+    assert_ne!(fs::metadata(world.try_run().folder.join("rejects.jsonl")).unwrap().len(), first.len());
+}
+
+#[test]
+fn gc_drops_the_folders_of_old_runs() {
+    let world = World::new(TEXT);
+    world.write("a.txt", &texts(&["one", "two"]));
+    for _ in 0..23 {
+        world.run();
+    }
+    let runs = || fs::read_dir(world.store().join("runs")).unwrap().count();
+    assert_eq!(runs(), 23);
+    let dropped = world.gc().dropped;
+    assert!(
+        dropped.len() == 3 && dropped.iter().all(|dropped| dropped.path.starts_with("runs")),
+        "{dropped:?}"
+    );
+    assert_eq!(runs(), 20);
+    assert_eq!(world.ran(), counts([]), "results stay");
 }

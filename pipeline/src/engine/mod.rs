@@ -2,69 +2,45 @@
 
 mod table;
 
-use crate::Graph;
-use crate::StageError;
-use crate::graph::NodeIndex;
-use crate::inspect::estimate::{StageEstimate, estimates};
-use crate::inspect::explain::{Explanation, explain};
-use crate::inspect::gc::{Collected, collect};
-use crate::inspect::status::{Status, status};
-use crate::inspect::verify::{Verification, verify};
-use crate::observer::Observer;
-use crate::plan::Plan;
-use crate::run_error::RunError;
-use crate::runner::board::Board;
-use crate::runner::{self, Scope};
-use crate::session::Session;
-use crate::store::Store;
-use crate::summary::Summary;
-use crate::survey::{Found, plan, survey};
-use crate::tasks::Tasks;
+use crate::exec::executor::{Executor, TaskSpec};
+use crate::exec::local::spec;
+use crate::keys::session::Session;
+use crate::keys::tasks::Tasks;
+use crate::schedule::options::{Finished, Options};
+use crate::schedule::run::{self, Scope};
+use crate::schedule::work::{Ended, WorkOptions, work};
+use crate::spec::error::StageError;
+use crate::spec::event::{Observer, Watch};
+use crate::spec::graph::{Graph, NodeIndex};
+use crate::spec::run_error::RunError;
+use crate::spec::shard::Shard;
+use crate::state::estimate::{StageEstimate, estimates};
+use crate::state::explain::{Explanation, explain};
+use crate::state::lookup::{Cached, Snapshot, lookup};
+use crate::state::plan::{Plan, plan};
+use crate::state::status::{Status, status};
+use crate::store::gc::{self, Collected, Keep};
+use crate::store::open;
+use crate::store::verify::{Verification, verify};
+use crate::store::{Address, Store};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 pub use table::Table;
-
-/// How a run is done; nothing here changes what it makes.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Threads that work on rows.
-    pub jobs: usize,
-    /// Only this stage and what it needs.
-    pub until: Option<String>,
-    /// Only this stage and what needs it; everything before it must be there.
-    pub from: Option<String>,
-    /// Stages that are made again though they are there.
-    pub force: Vec<String>,
-    /// After a failure, go on with everything that does not need what failed.
-    pub keep_going: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { jobs, until: None, from: None, force: Vec::new(), keep_going: false }
-    }
-}
 
 /// A graph and its store.
 pub struct Engine {
     graph: Graph,
     options: Options,
+    /// Where results are kept, if not in the folder that the graph names.
+    store: Option<Arc<dyn Store>>,
+    /// Who does the tasks of a run, if not this process.
+    executor: Option<Arc<dyn Executor>>,
     /// The nodes that matter, in topological order and closed under inputs.
     nodes: Vec<NodeIndex>,
     may_run: BTreeSet<NodeIndex>,
     force: BTreeSet<NodeIndex>,
-}
-
-/// How a run ended: what it did, and what went wrong.
-#[derive(Debug)]
-pub struct Finished {
-    pub summary: Summary,
-    /// The folder of the run: `summary.json`, `events.jsonl`, `rejects.jsonl`.
-    pub folder: PathBuf,
-    /// Empty when everything asked for is there. With `keep_going` there may be several.
-    pub errors: Vec<RunError>,
 }
 
 impl Engine {
@@ -82,7 +58,21 @@ impl Engine {
         };
         let nodes = graph.upstream(&ends);
         let may_run = from.map_or(all, |from| graph.downstream(&[from]));
-        Ok(Self { force: force?, may_run: may_run.into_iter().collect(), nodes, graph, options })
+        let (store, executor) = (None, None);
+        let (force, may_run) = (force?, may_run.into_iter().collect());
+        Ok(Self { graph, options, store, executor, nodes, may_run, force })
+    }
+
+    /// The same engine on another store than the folder that the graph names.
+    #[must_use]
+    pub fn with_store(self, store: Arc<dyn Store>) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    /// The same engine, whose runs hand their tasks to `executor`. What it says is done counts once the store has its record.
+    #[must_use]
+    pub fn with_executor(self, executor: Arc<dyn Executor>) -> Self {
+        Self { executor: Some(executor), ..self }
     }
 
     pub fn graph(&self) -> &Graph {
@@ -91,48 +81,176 @@ impl Engine {
 
     /// What [`Engine::run`] would do.
     pub fn plan(&self) -> Result<Plan, RunError> {
-        self.look(&self.nodes, &self.force, |look| plan(look.session, look.tasks, &look.found, &self.force))
+        self.snapshot(&self.nodes, &self.force, |snapshot| plan(snapshot, &self.force))
     }
 
     /// What making all of it would take, whatever is there already. Counts the rows of the sources.
     pub fn estimate(&self) -> Result<Vec<StageEstimate>, RunError> {
-        let session = Session::open(&self.graph, &self.nodes, self.options.jobs)?;
-        estimates(&session).map_err(RunError::Store)
+        let session = self.open_session(&self.nodes, Watch::nobody())?;
+        estimates(&session).map_err(RunError::from)
     }
 
     /// Makes everything that is not there. Set `cancel` to stop: partitions in flight are discarded, finished ones kept.
     pub fn run(&self, observer: &dyn Observer, cancel: &AtomicBool) -> Result<Finished, RunError> {
-        let session = Session::open(&self.graph, &self.nodes, self.options.jobs)?;
+        let (store, watch) = (self.open_store()?, Watch { observer, cancel });
+        gc::trim(store.as_ref()).map_err(RunError::Store)?;
+        if self.executor.is_some() || self.options.shard.is_some() {
+            store.check_shareable().map_err(RunError::Store)?;
+        }
+        if let Some(shard) = self.options.shard {
+            self.share_sources(shard.from_here(), watch)?;
+        }
+        let session = Session::open(&self.graph, store, &self.nodes, self.options.jobs, watch)?;
         let tasks = Tasks::new(&session);
         let scope = Scope { may_run: self.may_run.clone(), force: self.force.clone() };
-        runner::run(&session, &tasks, scope, &self.options, observer, cancel)
+        run::run(&session, &tasks, scope, &self.options, self.executor.as_deref(), watch)
+    }
+
+    /// Refuses a store that hosts cannot share.
+    pub fn check_shareable(&self) -> Result<(), RunError> {
+        self.open_store()?.check_shareable().map_err(RunError::Store)
+    }
+
+    /// Raw files of the sources that have to be read before anything else, because nothing is remembered of them.
+    pub fn unread_files(&self) -> Result<usize, RunError> {
+        let session = self.open_session(&[], Watch::nobody())?;
+        session.unread_files(&self.nodes).map_err(RunError::from)
+    }
+
+    /// Reads the raw files that are a shard's, so that whoever opens all of them finds what is to be known of their content.
+    pub fn read_ahead(
+        &self,
+        shard: Shard,
+        observer: &dyn Observer,
+        cancel: &AtomicBool,
+    ) -> Result<(), RunError> {
+        self.share_sources(std::iter::once(shard), Watch { observer, cancel })
+    }
+
+    /// Finds out what is remembered of the raw files that are these shards'.
+    fn share_sources(&self, shards: impl Iterator<Item = Shard>, watch: Watch<'_>) -> Result<(), RunError> {
+        let session = self.open_session(&[], watch)?;
+        for shard in shards {
+            session.open_share(&self.nodes, shard, watch).map_err(|cause| match watch.go_on() {
+                Ok(()) => cause.into(),
+                Err(_) => RunError::Interrupted { finished: 0, left: self.nodes.len() },
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The tasks that can be done now, for [`Engine::work`] of any process.
+    pub fn ready(&self) -> Result<Vec<TaskSpec>, RunError> {
+        self.snapshot(&self.nodes, &self.force, |snapshot| {
+            let Snapshot { tasks, found, .. } = snapshot;
+            let keys = snapshot.keys();
+            let ready = tasks.all.iter().zip(&found.cached).filter(|(_, cached)| **cached == Cached::Run);
+            let specs = ready.map(|(task, _)| spec(&keys, task));
+            Ok(specs.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        })
+    }
+
+    /// The tasks whose output was made, and is damaged or missing now.
+    fn lost(&self) -> Result<Vec<TaskSpec>, RunError> {
+        self.snapshot(&self.nodes, &BTreeSet::new(), |snapshot| {
+            let Snapshot { session, tasks, found } = snapshot;
+            let keys = snapshot.keys();
+            let mut lost = Vec::new();
+            for (task, cached) in tasks.all.iter().zip(&found.cached) {
+                let parts = if *cached == Cached::Run { keys.parts(task)? } else { None };
+                let Some(parts) = parts else { continue };
+                let (stage, key) = (session.name(task.node), parts.key());
+                let is_table = session.graph.nodes[task.node].stage.role.kind().gives_table();
+                let record =
+                    if is_table { Address::table(stage, &key) } else { Address::folder(stage, &key) };
+                if session.store.record(&record)?.is_some() {
+                    lost.extend(spec(&keys, task)?);
+                }
+            }
+            Ok(lost)
+        })
+    }
+
+    /// Makes again what [`Engine::verify`] found damaged or missing, and nothing else; `report` is called with how each ended.
+    pub fn repair(
+        &self,
+        observer: &dyn Observer,
+        cancel: &AtomicBool,
+        report: &(dyn Fn(&TaskSpec, &Ended) + Sync),
+    ) -> Result<(), RunError> {
+        let mut before = Vec::new();
+        loop {
+            // What needs something that is lost is only looked at once that is there again.
+            let lost = self.lost()?;
+            if lost.is_empty() || lost == before || cancel.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.work(&lost, false, observer, cancel, report)?;
+            before = lost;
+        }
+    }
+
+    /// Does single tasks, and with `follow` what can be done behind each; `report` is called with how each ended.
+    pub fn work(
+        &self,
+        specs: &[TaskSpec],
+        follow: bool,
+        observer: &dyn Observer,
+        cancel: &AtomicBool,
+        report: &(dyn Fn(&TaskSpec, &Ended) + Sync),
+    ) -> Result<(), RunError> {
+        let session = self.open_session(&self.nodes, Watch { observer, cancel })?;
+        let tasks = Tasks::new(&session);
+        let options = WorkOptions { jobs: self.options.jobs, follow };
+        work(&session, &tasks, specs, options, observer, cancel, report);
+        Ok(())
     }
 
     pub fn status(&self) -> Result<Status, RunError> {
         let all: Vec<NodeIndex> = (0..self.graph.nodes.len()).collect();
-        self.look(&all, &BTreeSet::new(), |look| status(look).map_err(RunError::Store))
+        self.snapshot(&all, &BTreeSet::new(), status)
     }
 
     pub fn explain(&self, stage: &str) -> Result<Explanation, RunError> {
         let node = find(&self.graph, stage)?;
-        self.look(&self.graph.upstream(&[node]), &self.force, |look| {
-            explain(look, node, &self.force).map_err(RunError::Store)
-        })
+        let nodes = self.graph.upstream(&[node]);
+        self.snapshot(&nodes, &self.force, |snapshot| explain(snapshot, node, &self.force))
     }
 
-    /// Compares every file of the store with its record. Needs no raw file.
+    /// Compares every file of the store with its record. What is damaged is marked, and made again by the next run that
+    /// wants it. Needs no raw file.
     pub fn verify(&self) -> Result<Verification, RunError> {
-        Store::open(&self.graph.store).and_then(|store| verify(&store)).map_err(RunError::Store)
+        self.existing_store().and_then(|store| verify(store.as_ref())).map_err(RunError::from)
     }
 
-    /// Drops what no manifest of the store refers to; with `dry_run`, only lists it. Needs no raw file.
-    pub fn gc(&self, dry_run: bool) -> Result<Collected, RunError> {
-        Store::open(&self.graph.store).and_then(|store| collect(&store, dry_run)).map_err(RunError::Store)
+    /// What [`Engine::collect`] would drop. Needs no raw file.
+    pub fn unused(&self, keep: Keep) -> Result<Collected, RunError> {
+        self.existing_store().and_then(|store| gc::list(store.as_ref(), keep)).map_err(RunError::from)
+    }
+
+    /// Drops what `listed` names, if still no manifest of the store stands for it.
+    pub fn collect(&self, keep: Keep, listed: &Collected) -> Result<Collected, RunError> {
+        let store = self.existing_store().map_err(RunError::from)?;
+        gc::collect(store.as_ref(), keep, listed).map_err(RunError::from)
+    }
+
+    fn existing_store(&self) -> Result<Arc<dyn Store>, StageError> {
+        match &self.store {
+            Some(store) => Ok(Arc::clone(store)),
+            None => open::existing(&self.graph.store),
+        }
+    }
+
+    fn open_store(&self) -> Result<Arc<dyn Store>, RunError> {
+        match &self.store {
+            Some(store) => Ok(Arc::clone(store)),
+            None => open::open(&self.graph.store).map_err(RunError::Store),
+        }
     }
 
     /// The table of `stage` as it is now: stored partitions are read, derived ones computed.
     pub fn table(&self, stage: &str) -> Result<Table<'_>, RunError> {
-        Table::open(&self.graph, vec![find(&self.graph, stage)?], self.options.jobs)
+        self.open_table(vec![find(&self.graph, stage)?])
     }
 
     /// The rows that `stage` works on: its own table, or, of a gather stage or a job, the tables it takes, a group at a time. Inputs
@@ -144,39 +262,35 @@ impl Engine {
         }
         let is_table = |node: &NodeIndex| self.graph.nodes[*node].output().is_some();
         let groups = node.inputs.iter().filter(|group| group.tables.iter().all(is_table));
-        groups.map(|group| Table::open(&self.graph, group.tables.clone(), self.options.jobs)).collect()
+        groups.map(|group| self.open_table(group.tables.clone())).collect()
+    }
+
+    fn open_table(&self, nodes: Vec<NodeIndex>) -> Result<Table<'_>, RunError> {
+        Table::open(&self.graph, self.open_store()?, nodes, self.options.jobs)
     }
 
     /// The finished folders of a gather or job stage, in order.
     pub fn folders(&self, stage: &str) -> Result<Vec<PathBuf>, RunError> {
         let node = find(&self.graph, stage)?;
-        self.look(&self.graph.upstream(&[node]), &BTreeSet::new(), |look| {
-            Ok(look.folders(node).into_iter().map(|folder| look.session.store.root().join(folder)).collect())
-        })
+        self.snapshot(&self.graph.upstream(&[node]), &BTreeSet::new(), |snapshot| snapshot.folders(node))
     }
 
-    fn look<T>(
+    fn open_session<'s>(&'s self, nodes: &[NodeIndex], watch: Watch<'s>) -> Result<Session<'s>, RunError> {
+        Session::open(&self.graph, self.open_store()?, nodes, self.options.jobs, watch)
+    }
+
+    /// Opens everything and looks up what is there.
+    fn snapshot<T>(
         &self,
         nodes: &[NodeIndex],
         force: &BTreeSet<NodeIndex>,
-        then: impl FnOnce(&Look<'_>) -> Result<T, RunError>,
+        then: impl FnOnce(&Snapshot<'_>) -> Result<T, StageError>,
     ) -> Result<T, RunError> {
-        let session = Session::open(&self.graph, nodes, self.options.jobs)?;
+        let session = self.open_session(nodes, Watch::nobody())?;
         let tasks = Tasks::new(&session);
-        let never = AtomicBool::new(false);
-        let board = Board::new(&tasks, vec![false; tasks.all.len()], &never);
-        let found = survey(&session, &tasks, &board, force)?;
-        then(&Look { session: &session, tasks: &tasks, board: &board, found })
+        let found = lookup(&session, &tasks, force)?;
+        then(&Snapshot { session: &session, tasks: &tasks, found }).map_err(RunError::from)
     }
-}
-
-/// What there is, before anything runs.
-pub(crate) struct Look<'a> {
-    pub session: &'a Session<'a>,
-    pub tasks: &'a Tasks,
-    pub board: &'a Board<'a>,
-    /// By task.
-    pub found: Vec<Found>,
 }
 
 fn find(graph: &Graph, name: &str) -> Result<NodeIndex, RunError> {
@@ -184,11 +298,4 @@ fn find(graph: &Graph, name: &str) -> Result<NodeIndex, RunError> {
         name: name.to_owned(),
         known: graph.nodes.iter().map(|node| node.name.clone()).collect(),
     })
-}
-
-/// An error of a look at the store.
-impl From<StageError> for RunError {
-    fn from(cause: StageError) -> Self {
-        Self::Store(cause)
-    }
 }

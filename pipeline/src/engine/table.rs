@@ -1,32 +1,32 @@
 //! Reading the rows of a table, stored or derived, with any column of what its rows went through.
 
-use crate::StageError;
-use crate::columns::Column;
-use crate::graph::{Graph, InputGroup, NodeIndex, upstream_columns};
-use crate::parts::{Entry, Known};
-use crate::run_error::RunError;
-use crate::runner::board::Board;
-use crate::session::Session;
-use crate::store::Store;
-use crate::store::files::hash_file;
-use crate::survey::survey;
+use crate::keys::builder::{Entries, Entry, Known};
+use crate::keys::session::Session;
+use crate::keys::tasks::{Pass, TaskId, Tasks};
+use crate::spec::columns::Column;
+use crate::spec::error::StageError;
+use crate::spec::event::Watch;
+use crate::spec::graph::{Graph, InputGroup, NodeIndex, upstream_columns};
+use crate::spec::run_error::RunError;
+use crate::spec::stage::RowAccess;
+use crate::state::lookup::lookup;
+use crate::store::files::{at, hash_file};
+use crate::store::{Address, Store};
+use crate::table::access::Rows;
 use crate::table::ipc::ArrowFile;
-use crate::table::read::{Guard, Reader};
+use crate::table::read::{Opener, Reader};
 use crate::table::rejects::REJECT;
 use crate::table::view;
-use crate::tasks::{Pass, TaskId, Tasks};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The rows of a table.
 pub struct Table<'g> {
     session: Session<'g>,
     tasks: Tasks,
-    /// By task.
-    entries: Vec<Option<Entry>>,
+    entries: Entries,
     /// Tables that line up; the first names the partitions.
     nodes: Vec<NodeIndex>,
     /// Files whose content was compared with their record.
@@ -35,14 +35,15 @@ pub struct Table<'g> {
 
 impl<'g> Table<'g> {
     /// `nodes`: a table, or several that line up.
-    pub(super) fn open(graph: &'g Graph, nodes: Vec<NodeIndex>, jobs: usize) -> Result<Self, RunError> {
-        let session = Session::open(graph, &graph.upstream(&nodes), jobs)?;
+    pub(super) fn open(
+        graph: &'g Graph,
+        store: Arc<dyn Store>,
+        nodes: Vec<NodeIndex>,
+        jobs: usize,
+    ) -> Result<Self, RunError> {
+        let session = Session::open(graph, store, &graph.upstream(&nodes), jobs, Watch::nobody())?;
         let tasks = Tasks::new(&session);
-        let never = AtomicBool::new(false);
-        let board = Board::new(&tasks, vec![false; tasks.all.len()], &never);
-        survey(&session, &tasks, &board, &BTreeSet::new())?;
-        let entries = (0..tasks.all.len()).map(|id| board.entry(id)).collect();
-        drop(board);
+        let entries = lookup(&session, &tasks, &BTreeSet::new())?.entries;
         Ok(Self { session, tasks, entries, nodes, checked: Mutex::default() })
     }
 
@@ -51,6 +52,11 @@ impl<'g> Table<'g> {
     pub fn columns(&self) -> Vec<Column> {
         let offered = upstream_columns(&self.session.graph.nodes, &self.nodes);
         offered.into_iter().map(|offered| offered.column).collect()
+    }
+
+    /// What the source of its rows has to say of them.
+    pub fn notes(&self) -> &[String] {
+        self.session.graph.source_of(self.first()).map_or(&[], |source| self.session.notes(source))
     }
 
     pub fn partitions(&self) -> usize {
@@ -111,6 +117,19 @@ impl<'g> Table<'g> {
         concat_batches(&schema, &found).map_err(|cause| self.session.failed(self.first(), None, cause.into()))
     }
 
+    /// Single rows of one partition of the table that makes the first of `columns`, in any order: those columns, then `reject`.
+    pub fn take(&self, partition: usize, rows: &[usize], columns: &[&str]) -> Result<RecordBatch, RunError> {
+        let graph = self.session.graph;
+        let makes = |node: &NodeIndex| {
+            let output = graph.nodes[*node].output().unwrap_or_default();
+            columns.first().is_some_and(|column| output.get(column).is_some())
+        };
+        let node = graph.makers(&self.nodes).into_iter().find(makes).unwrap_or_else(|| self.first());
+        let reader = Reader { session: &self.session, tasks: &self.tasks, opener: self };
+        let taken = Rows::new(reader, node, partition).take(rows, columns);
+        taken.map_err(|cause| self.session.failed(node, Some(partition), cause))
+    }
+
     fn rows(&self, partition: usize) -> Result<u64, RunError> {
         let graph = self.session.graph;
         let stored = self
@@ -130,7 +149,7 @@ impl<'g> Table<'g> {
     }
 
     fn entry_of(&self, node: NodeIndex, partition: usize) -> Option<Entry> {
-        self.tasks.id(node, Pass::Main, partition).and_then(|id| self.entries[id].clone())
+        self.tasks.id(node, Pass::Main, partition).and_then(|id| self.entries.entry(id))
     }
 
     /// The named columns of one partition, then `reject`, batch by batch.
@@ -138,27 +157,29 @@ impl<'g> Table<'g> {
         &self,
         partition: usize,
         columns: &[&str],
-    ) -> Result<crate::stage::BatchIterator<'_>, StageError> {
+    ) -> Result<crate::spec::stage::BatchIterator<'_>, StageError> {
         let columns: Vec<&str> = columns.iter().copied().filter(|name| *name != REJECT).collect();
-        let reader = Reader { session: &self.session, tasks: &self.tasks, guard: self };
+        let reader = Reader { session: &self.session, tasks: &self.tasks, opener: self };
         let tables = self.nodes.clone();
         view::batches(reader, &InputGroup { tables, weight: 1.0 }, partition, &columns)
     }
 }
 
-impl Guard for Table<'_> {
+impl Opener for Table<'_> {
     fn open(&self, id: TaskId, _whole: bool) -> Result<ArrowFile, StageError> {
         let stage = self.session.name(self.tasks.all[id].node);
         let missing =
             || StageError::new(format!("`{stage}` is not there yet")).help("Run the manifest first.");
-        let entry = self.entries.get(id).and_then(Option::as_ref).ok_or_else(missing)?;
-        let path = self.session.store.root().join(Store::table_file(stage, &entry.digest));
+        let entry = self.entries.entry(id).ok_or_else(missing)?;
+        let content = Address::table(stage, &entry.digest);
+        let path = self.session.store.content(&content)?.ok_or_else(missing)?;
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if !checked.contains(&id) {
-            let (digest, _) = crate::store::files::at(&path, hash_file(&path))?;
+            let (digest, _) = at(&path, hash_file(&path))?;
             if digest.to_hex().as_str() != entry.digest {
+                self.session.store.mark(&content, true)?;
                 let text = format!("{} is damaged", path.display());
-                return Err(StageError::new(text).help("The next run that uses it makes it again."));
+                return Err(StageError::new(text).help("The next run makes it again."));
             }
             checked.insert(id);
         }

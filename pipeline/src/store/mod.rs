@@ -1,125 +1,117 @@
-//! The store: a folder of finished files under content addresses, shared by any number of processes.
+//! Content-addressed store: finished files under names that follow from their content, shared by any number of processes.
 //!
-//! ```text
-//! tables/<stage>/<digest>.arrow   one partition of a table, named by the content
-//! tables/<stage>/<key>.json       its commit record: this key gives that file
-//! jobs/<stage>/<key>/             the folder of a gather unit or a job, and <key>.json, its commit record
-//! jobs/<stage>/<promise>.partial/ a job that was interrupted and can go on
-//! index/<manifest>.json           which keys a manifest last stood for
-//! runs/<time>/                    summary.json, events.jsonl, rejects.jsonl
-//! digests/                        digests of raw files, and small values computed from content
-//! claims/, tmp/, lock             who is working on what; empty when nobody is
-//! ```
+//! What is kept is content (the file of a partition, the folder of a gather unit or a job), commit records (this key gave that
+//! content), roots (which records a manifest stands for: what `gc` keeps) and leases (who is making what). [`Store`] says what
+//! can be done with them and hides where they are; [`folder::Folder`] keeps them on a disk, [`objects::Objects`] in a bucket of
+//! an object storage. What a machine keeps for itself is no part of it ([`workdir::Workdir`]).
 //!
 //! A partition is named by its content and not by its key, because token shards name the pixel files they point at: when a
 //! changed parameter gives the same pixels under another key, shards stay as they are and what they name stays there.
 //!
-//! Every file is written under `tmp/`, synced, renamed to its final name, and only then is its record written in the same
-//! way. So a file under a final name is whole, and a record means that the file is there. Records are sealed: a flipped bit
+//! A record is put after the content it names, so a record means that its content is there. Records are sealed: a flipped bit
 //! in one is noticed when it is read.
 
-pub mod claim;
+pub mod address;
+pub mod digests;
 pub mod files;
-pub mod index;
+pub mod folder;
+pub mod gc;
+pub mod identity;
+pub mod key;
+pub mod lease;
+pub mod ledger;
+pub mod objects;
+pub mod open;
+pub mod place;
 pub mod record;
+pub mod roots;
 pub mod scratch;
+pub mod shareable;
+pub mod verify;
+pub mod workdir;
 
-use crate::StageError;
-use std::fs::{self, File};
+use crate::spec::error::StageError;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use workdir::Workdir;
 
-/// Longest manifest name that names its index file.
-const LONGEST_NAME: usize = 100;
+pub use address::{Address, Kind, Listed, What};
 
-/// Where everything is.
-#[derive(Clone, Debug)]
-pub struct Store {
-    root: PathBuf,
+/// Something that is held as long as the value lives.
+pub type Held = Box<dyn Any + Send + Sync>;
+
+/// Finished content and the record that names it.
+pub struct Commit<'a> {
+    pub content: &'a Address,
+    /// The finished and durable file or folder; it is moved away.
+    pub from: &'a Path,
+    pub record: &'a Address,
+    /// Of the record.
+    pub bytes: &'a [u8],
+    /// Whether everything is put again, whatever is there (`--force`).
+    pub force: bool,
+    /// Whether another record, which somebody else put meanwhile, is as good.
+    pub accepts: &'a dyn Fn(&[u8]) -> Result<bool, StageError>,
 }
 
-impl Store {
-    /// Creates the folders that are not there.
-    pub fn open(root: &Path) -> Result<Self, StageError> {
-        let root = std::path::absolute(root).map_err(|cause| StageError::io(root, cause))?;
-        for folder in ["tables", "jobs", "index", "runs", "digests", "claims", "tmp"] {
-            let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(|cause| {
-                StageError::io(&path, cause)
-                    .help("`store` in the manifest must be a folder that can be written.")
-            })?;
-        }
-        Ok(Self { root })
-    }
+/// Where results are kept.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// What people call it: a folder, an address.
+    fn name(&self) -> String;
+    /// Bytes that can still be put; `None` where that cannot be known.
+    fn free(&self) -> Option<u64>;
+    /// The folder of this machine where files for it are made.
+    fn workdir(&self) -> &Workdir;
 
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
+    /// Content as a file or folder of this machine; `None` when it is not there.
+    fn content(&self, address: &Address) -> Result<Option<PathBuf>, StageError>;
+    /// As [`Store::content`], but as it lies in the store, whatever this machine has kept of it.
+    fn reread(&self, address: &Address) -> Result<Option<PathBuf>, StageError>;
+    /// Bytes of content, which need not be on this machine: of a folder those of every file in it, of a table those of the
+    /// file, whose path is empty. `None` when it is not there.
+    fn sizes(&self, address: &Address) -> Result<Option<BTreeMap<PathBuf, u64>>, StageError>;
+    /// Publishes content and then its record, which may be that of a folder; what lies there is replaced, a mark removed. Gives
+    /// the record that stands now: where several commit under one key at once, one of them wins.
+    fn commit(&self, commit: &Commit<'_>) -> Result<Vec<u8>, StageError>;
+    /// Remembers whether content is damaged; damaged content counts as missing until it is put again.
+    fn mark(&self, address: &Address, damaged: bool) -> Result<(), StageError>;
+    fn is_damaged(&self, address: &Address) -> Result<bool, StageError>;
+    /// The bytes of a record; `None` when it is not there.
+    fn record(&self, address: &Address) -> Result<Option<Vec<u8>>, StageError>;
+    /// Removes a record; fine when it is not there.
+    fn forget(&self, address: &Address) -> Result<(), StageError>;
+    /// All content and records, sorted by name.
+    fn list(&self) -> Result<Vec<Listed>, StageError>;
+    /// The content and records of one stage.
+    fn list_stage(&self, kind: Kind, stage: &str) -> Result<Vec<Listed>, StageError>;
+    /// Removes one of [`Store::list`].
+    fn delete(&self, listed: &Listed) -> Result<(), StageError>;
 
-    /// A folder of the store, such as `tables`.
-    pub fn folder(&self, name: &str) -> PathBuf {
-        self.root.join(name)
-    }
+    /// The bytes of every root by name.
+    fn roots(&self) -> Result<Vec<(String, Vec<u8>)>, StageError>;
+    fn root(&self, name: &str) -> Result<Option<Vec<u8>>, StageError>;
+    /// Replaces a root by what `change` makes of it; no other process changes it meanwhile. `None` leaves it as it is.
+    fn change_root(
+        &self,
+        name: &str,
+        change: &mut dyn FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, StageError>,
+    ) -> Result<(), StageError>;
+    fn delete_root(&self, name: &str) -> Result<(), StageError>;
 
-    /// The file of a partition relative to the store.
-    pub fn table_file(stage: &str, digest: &str) -> PathBuf {
-        Path::new("tables").join(stage).join(format!("{digest}.arrow"))
+    /// Refuses a store whose leases are not seen by all hosts that may use it.
+    fn check_shareable(&self) -> Result<(), StageError> {
+        Ok(())
     }
-
-    pub fn table_record(&self, stage: &str, key: &str) -> PathBuf {
-        self.folder("tables").join(stage).join(format!("{key}.json"))
-    }
-
-    /// The folder of a gather unit or a job relative to the store.
-    pub fn job_folder(stage: &str, key: &str) -> PathBuf {
-        Path::new("jobs").join(stage).join(key)
-    }
-
-    /// Where a job works until it is done.
-    pub fn partial_folder(&self, stage: &str, promise: &str) -> PathBuf {
-        self.folder("jobs").join(stage).join(format!("{promise}.partial"))
-    }
-
-    pub fn job_record(&self, stage: &str, key: &str) -> PathBuf {
-        self.folder("jobs").join(stage).join(format!("{key}.json"))
-    }
-
-    pub fn claim_file(&self, stage: &str, key: &str) -> PathBuf {
-        self.folder("claims").join(format!("{stage}-{key}"))
-    }
-
-    /// Names that are no plain file name get one.
-    pub fn index_file(&self, manifest: &str) -> PathBuf {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let mut name = manifest.replace(|c| !is_plain(c), "_");
-        if name != manifest || name.len() > LONGEST_NAME {
-            name = format!("_{}", blake3::hash(manifest.as_bytes()).to_hex());
-        }
-        self.folder("index").join(format!("{name}.json"))
-    }
-
-    /// Held by everybody who writes; [`Store::lock_alone`] waits for nobody.
-    pub fn lock_shared(&self) -> Result<File, StageError> {
-        let (path, file) = self.lock_file()?;
-        file.lock_shared().map_err(|cause| StageError::io(&path, cause))?;
-        Ok(file)
-    }
-
-    /// For removing files: refused while a run uses the store.
-    pub fn lock_alone(&self) -> Result<File, StageError> {
-        let (path, file) = self.lock_file()?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(fs::TryLockError::WouldBlock) => {
-                let text = format!("{} is in use by a run", self.root.display());
-                Err(StageError::new(text).help("Wait for the run to end, or stop it."))
-            }
-            Err(fs::TryLockError::Error(cause)) => Err(StageError::io(&path, cause)),
-        }
-    }
-
-    fn lock_file(&self) -> Result<(PathBuf, File), StageError> {
-        let path = self.root.join("lock");
-        let options = File::options().create(true).truncate(false).write(true).open(&path);
-        options.map(|file| (path.clone(), file)).map_err(|cause| StageError::io(&path, cause))
-    }
+    /// The lease on making an output; `None` when somebody else holds it. It saves work that would be done twice, and nothing
+    /// depends on it.
+    fn lease(&self, stage: &str, key: &str) -> Result<Option<Held>, StageError>;
+    /// How long to wait before a lease is asked for again.
+    fn patience(&self) -> Duration;
+    /// Held by everybody who uses the store.
+    fn lock_shared(&self) -> Result<Held, StageError>;
+    /// For removing things: refused while anybody uses the store.
+    fn lock_exclusive(&self) -> Result<Held, StageError>;
 }

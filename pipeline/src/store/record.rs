@@ -1,10 +1,10 @@
 //! Commit records: what a finished file or folder holds, and which key gave it. Written after it.
 
-use super::Store;
 use super::files;
-use super::scratch::Scratch;
-use crate::StageError;
-use crate::key::KeyParts;
+use super::{Address, Commit, Store};
+use crate::spec::error::StageError;
+use crate::spec::rejects::Reason;
+use crate::store::key::KeyParts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,22 +34,40 @@ pub struct TableRecord {
 
 /// A row this stage rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredReject", into = "StoredReject")]
 pub struct RejectedRow {
     /// In the partition.
     pub row: u64,
-    /// `kind/code`.
-    pub code: String,
-    pub detail: String,
+    pub reason: Reason,
+}
+
+/// As it stands in a record.
+#[derive(Serialize, Deserialize)]
+struct StoredReject {
+    row: u64,
+    code: String,
+    detail: String,
+}
+
+impl From<StoredReject> for RejectedRow {
+    fn from(StoredReject { row, code, detail }: StoredReject) -> Self {
+        Self { row, reason: format!("{code}: {detail}").into() }
+    }
+}
+
+impl From<RejectedRow> for StoredReject {
+    fn from(RejectedRow { row, reason }: RejectedRow) -> Self {
+        Self { row, code: reason.code().to_owned(), detail: reason.detail().to_owned() }
+    }
 }
 
 /// A row that a derived stage rejected, seen while its rows were computed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DerivedReject {
-    /// Which one: an index into [`crate::recipe::Recipe::derived`].
+    /// Which one: an index into [`crate::keys::recipe::Recipe::derived`].
     pub maker: usize,
     pub row: u64,
-    /// `kind/code: detail`.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// The folder of a gather unit or a job.
@@ -72,13 +90,15 @@ impl TableRecord {
     /// How often each `kind/code` of this stage occurs.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
-        self.rejects.iter().for_each(|reject| *counts.entry(reject.code.clone()).or_insert(0) += 1);
+        self.rejects
+            .iter()
+            .for_each(|reject| *counts.entry(reject.reason.code().to_owned()).or_insert(0) += 1);
         counts
     }
 }
 
 impl FolderRecord {
-    /// Hashes every file of a folder but the `ephemeral` ones and makes all of it lasting.
+    /// Hashes every file of a folder but the `ephemeral` ones and makes all of it durable.
     pub fn of(folder: &Path, rows: u64, key: KeyParts, ephemeral: &[&str]) -> Result<Self, StageError> {
         let mut files = BTreeMap::new();
         let mut digest = blake3::Hasher::new();
@@ -94,13 +114,14 @@ impl FolderRecord {
             digest.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes()).update(hash.as_bytes());
             files.insert(path, (hash.to_hex().to_string(), bytes));
         }
+        files::sync_folders_below(folder)?;
         let bytes = files.values().map(|(_, bytes)| bytes).sum();
         let digest = digest.finalize().to_hex().to_string();
         let ephemeral = ephemeral.iter().map(|&name| name.to_owned()).collect();
         Ok(Self { rows, bytes, digest, files, ephemeral, key })
     }
 
-    /// Whether nobody vouches for a file of the folder.
+    /// Whether a file of the folder is no part of its content.
     pub fn is_ephemeral(&self, path: &Path) -> bool {
         is_below(path, &self.ephemeral)
     }
@@ -111,70 +132,103 @@ fn is_below(path: &Path, tops: &[impl AsRef<str>]) -> bool {
     path.iter().next().is_some_and(|first| tops.iter().any(|top| *first == *top.as_ref()))
 }
 
-impl Store {
-    /// The record of a partition whose file is there too.
-    pub fn find_table(&self, stage: &str, key: &str) -> Result<Option<TableRecord>, StageError> {
-        let Some(record) = read_sealed::<TableRecord>(&self.table_record(stage, key))? else {
-            return Ok(None);
-        };
-        let file = self.root().join(Self::table_file(stage, &record.digest));
-        let is_whole = file.metadata().is_ok_and(|file| file.len() == record.bytes);
-        Ok(is_whole.then_some(record))
-    }
+/// The record of a partition whose file is there too.
+pub fn find_table(store: &dyn Store, stage: &str, key: &str) -> Result<Option<TableRecord>, StageError> {
+    let record = read_record::<TableRecord>(store, &Address::table(stage, key))?;
+    Ok(match record {
+        Some(record) if table_is_there(store, stage, &record)? => Some(record),
+        _ => None,
+    })
+}
 
-    /// The record of a folder whose files are all there.
-    pub fn find_folder(&self, stage: &str, key: &str) -> Result<Option<FolderRecord>, StageError> {
-        let Some(record) = read_sealed::<FolderRecord>(&self.job_record(stage, key))? else {
-            return Ok(None);
-        };
-        let folder = self.root().join(Self::job_folder(stage, key));
-        let is_whole = folder.is_dir()
-            && record.files.iter().all(|(path, (_, bytes))| {
-                folder.join(path).metadata().is_ok_and(|file| file.len() == *bytes)
-            });
-        Ok(is_whole.then_some(record))
-    }
+fn table_is_there(store: &dyn Store, stage: &str, record: &TableRecord) -> Result<bool, StageError> {
+    let content = Address::table(stage, &record.digest);
+    let size = store.sizes(&content)?.and_then(|sizes| sizes.into_values().next());
+    Ok(size == Some(record.bytes) && !store.is_damaged(&content)?)
+}
 
-    /// Publishes a finished file and then its record.
-    pub fn commit_table(
-        &self,
-        scratch: &Scratch,
-        stage: &str,
-        file: &Path,
-        record: &TableRecord,
-    ) -> Result<(), StageError> {
-        files::publish(file, &self.root().join(Self::table_file(stage, &record.digest)))?;
-        let key = record.key.key();
-        files::write_atomically(scratch, &self.table_record(stage, &key), &seal(record)?)
-    }
+/// The record of a folder whose files are all there.
+pub fn find_folder(store: &dyn Store, stage: &str, key: &str) -> Result<Option<FolderRecord>, StageError> {
+    let address = Address::folder(stage, key);
+    let record = read_record::<FolderRecord>(store, &address)?;
+    Ok(match record {
+        Some(record) if folder_is_there(store, &address, &record)? => Some(record),
+        _ => None,
+    })
+}
 
-    /// Publishes a finished folder and then its record.
-    pub fn commit_folder(
-        &self,
-        scratch: &Scratch,
-        stage: &str,
-        folder: &Path,
-        record: &FolderRecord,
-    ) -> Result<(), StageError> {
-        let key = record.key.key();
-        let target = self.root().join(Self::job_folder(stage, &key));
-        files::remove(&self.job_record(stage, &key))?;
-        files::remove(&target)?;
-        files::publish(folder, &target)?;
-        files::write_atomically(scratch, &self.job_record(stage, &key), &seal(record)?)
+fn folder_is_there(store: &dyn Store, address: &Address, record: &FolderRecord) -> Result<bool, StageError> {
+    if store.is_damaged(address)? {
+        return Ok(false);
     }
+    let Some(sizes) = store.sizes(address)? else { return Ok(false) };
+    Ok(record.files.iter().all(|(path, (_, bytes))| sizes.get(path) == Some(bytes)))
+}
+
+/// Publishes a finished file and then its record; gives the record that stands. `force`: whatever is there is replaced.
+pub fn commit_table(
+    store: &dyn Store,
+    stage: &str,
+    file: &Path,
+    record: TableRecord,
+    force: bool,
+) -> Result<TableRecord, StageError> {
+    let content = Address::table(stage, &record.digest);
+    let address = Address::table(stage, &record.key.key());
+    let bytes = seal(&record)?;
+    let accepts = |bytes: &[u8]| match unseal::<TableRecord>(bytes) {
+        Some(record) if !force => table_is_there(store, stage, &record),
+        _ => Ok(false),
+    };
+    let commit =
+        Commit { content: &content, from: file, record: &address, bytes: &bytes, force, accepts: &accepts };
+    Ok(unseal(&store.commit(&commit)?).unwrap_or(record))
+}
+
+/// Publishes a finished folder and then its record; gives the record that stands. `force`: whatever is there is replaced.
+pub fn commit_folder(
+    store: &dyn Store,
+    stage: &str,
+    folder: &Path,
+    record: FolderRecord,
+    force: bool,
+) -> Result<FolderRecord, StageError> {
+    let address = Address::folder(stage, &record.key.key());
+    let bytes = seal(&record)?;
+    let accepts = |bytes: &[u8]| match unseal::<FolderRecord>(bytes) {
+        Some(record) if !force => folder_is_there(store, &address, &record),
+        _ => Ok(false),
+    };
+    let commit =
+        Commit { content: &address, from: folder, record: &address, bytes: &bytes, force, accepts: &accepts };
+    Ok(unseal(&store.commit(&commit)?).unwrap_or(record))
+}
+
+/// A record; `None` when it is not there or damaged.
+pub fn read_record<T: DeserializeOwned>(
+    store: &dyn Store,
+    address: &Address,
+) -> Result<Option<T>, StageError> {
+    Ok(store.record(address)?.and_then(|bytes| unseal(&bytes)))
 }
 
 const BEFORE: &str = "{\"seal\":\"";
 const BETWEEN: &str = "\",\"record\":";
 const AFTER: &str = "}\n";
 
-/// JSON with the digest of the inner JSON in front, so that a flipped bit is seen.
+/// Hexadecimal digits of a digest.
+const DIGITS: usize = 2 * blake3::OUT_LEN;
+
+/// JSON with the digest of the inner JSON in front, so that a flipped bit is seen. Roots are large: there is one copy only.
 pub fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, StageError> {
-    let json = serde_json::to_string(value)
+    let mut sealed = format!("{BEFORE}{}{BETWEEN}", "0".repeat(DIGITS)).into_bytes();
+    let start = sealed.len();
+    serde_json::to_writer(&mut sealed, value)
         .map_err(|cause| StageError::new(format!("a record: {cause}")).because(cause))?;
-    let digest = blake3::hash(json.as_bytes()).to_hex();
-    Ok([BEFORE, digest.as_str(), BETWEEN, &json, AFTER].concat().into_bytes())
+    let digest = blake3::hash(&sealed[start..]).to_hex();
+    sealed[BEFORE.len()..BEFORE.len() + DIGITS].copy_from_slice(digest.as_bytes());
+    sealed.extend_from_slice(AFTER.as_bytes());
+    Ok(sealed)
 }
 
 /// What was sealed; `None` when a bit of it has changed.
@@ -183,11 +237,6 @@ pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (digest, rest) = text.strip_prefix(BEFORE)?.split_once(BETWEEN)?;
     let json = rest.strip_suffix(AFTER)?;
     (blake3::hash(json.as_bytes()).to_hex().as_str() == digest).then(|| serde_json::from_str(json).ok())?
-}
-
-/// A sealed file; `None` when it is not there or damaged.
-pub fn read_sealed<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StageError> {
-    Ok(files::read_if_there(path)?.and_then(|bytes| unseal(&bytes)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Single rows of one partition, in any order: for a job that shuffles.
 //!
 //! What a recipe reads lies in Arrow files whose batches are mapped when a row of theirs is wanted: stored partitions as they
-//! are, columns of a source in a file without a name that is gone with its last reader. So memory holds the rows asked for,
+//! are, columns of a source in a file that is removed with its last reader. So memory holds the rows asked for,
 //! however many partitions are open. Derived stages see only those rows; they are pure functions of single rows.
 
 use super::assemble::Assembler;
@@ -9,12 +9,13 @@ use super::ipc::ArrowFile;
 use super::read::Reader;
 use super::rejects::REJECT;
 use super::view::with_rejects;
-use crate::StageError;
-use crate::graph::InputGroup;
-use crate::recipe::{Read, Recipe};
-use crate::stage::{BATCH_ROWS, RowAccess};
+use crate::keys::recipe::{Read, Recipe};
+use crate::keys::tasks::Pass;
+use crate::spec::error::StageError;
+use crate::spec::graph::InputGroup;
+use crate::spec::stage::RowAccess;
 use crate::store::files::at;
-use crate::tasks::Pass;
+use crate::store::scratch::Unfinished;
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::ipc::writer::FileWriter;
@@ -36,7 +37,15 @@ pub struct Rows<'a> {
 struct Open {
     assembler: Assembler,
     /// By leaf of the recipe; none where there is no row at all.
-    leaves: Vec<(Option<ArrowFile>, Read)>,
+    leaves: Vec<(Leaf, Read)>,
+}
+
+/// What a table or source of a recipe gives.
+struct Leaf {
+    /// None where there is no row at all.
+    file: Option<ArrowFile>,
+    /// Removes a file that was only made for this.
+    _spooled: Option<Unfinished>,
 }
 
 impl<'a> Rows<'a> {
@@ -53,7 +62,7 @@ impl<'a> Rows<'a> {
             return Ok(Arc::clone(open));
         }
         let recipe = Arc::new(Recipe::new(self.reader.session.graph, &self.group, columns)?);
-        let assembler = self.reader.session.assembler(&recipe)?;
+        let assembler = Assembler::open(self.reader.session, &recipe)?;
         let mut leaves = Vec::with_capacity(recipe.leaves.len());
         for read in &recipe.leaves {
             leaves.push((self.leaf(read)?, read.clone()));
@@ -63,19 +72,20 @@ impl<'a> Rows<'a> {
         Ok(new)
     }
 
-    fn leaf(&self, read: &Read) -> Result<Option<ArrowFile>, StageError> {
-        let Reader { session, tasks, guard } = self.reader;
+    fn leaf(&self, read: &Read) -> Result<Leaf, StageError> {
+        let Reader { session, tasks, opener } = self.reader;
         if !session.is_stored(read.node) {
             return self.spool(read);
         }
         let task = tasks.id(read.node, Pass::Main, self.partition);
         let task =
             task.ok_or_else(|| StageError::new(format!("there is no partition {}", self.partition)))?;
-        guard.open(task, !read.columns.is_empty()).map(Some)
+        let file = opener.open(task, !read.columns.is_empty())?;
+        Ok(Leaf { file: Some(file), _spooled: None })
     }
 
     /// Copies columns of a source, which can only be read in order, to a file that can be read anywhere.
-    fn spool(&self, read: &Read) -> Result<Option<ArrowFile>, StageError> {
+    fn spool(&self, read: &Read) -> Result<Leaf, StageError> {
         let unfinished = self.reader.session.scratch.unfinished("raw.arrow");
         let path = unfinished.path();
         let mut writer = None;
@@ -87,10 +97,11 @@ impl<'a> Rows<'a> {
             }
             writer.iter_mut().try_for_each(|writer| writer.write(&batch))?;
         }
-        let Some(mut writer) = writer else { return Ok(None) };
+        let Some(mut writer) = writer else { return Ok(Leaf { file: None, _spooled: None }) };
         writer.finish()?;
         drop(writer);
-        ArrowFile::open(path).map(Some)
+        let file = ArrowFile::open(path)?;
+        Ok(Leaf { file: Some(file), _spooled: Some(unfinished) })
     }
 }
 
@@ -99,7 +110,7 @@ impl RowAccess for Rows<'_> {
         let columns: Vec<&str> = columns.iter().copied().filter(|column| *column != REJECT).collect();
         let open = self.open(&columns)?;
         let leaves: Result<Vec<RecordBatch>, StageError> =
-            open.leaves.iter().map(|(file, read)| pick(file.as_ref(), rows, &read.columns)).collect();
+            open.leaves.iter().map(|(leaf, read)| pick(leaf.file.as_ref(), rows, &read.columns)).collect();
         with_rejects(open.assembler.assemble(leaves?)?)
     }
 }
@@ -113,14 +124,11 @@ fn pick(file: Option<&ArrowFile>, rows: &[usize], columns: &[String]) -> Result<
     let mut picked = Vec::with_capacity(rows.len());
     for &row in rows {
         let missing = || StageError::new(format!("the partition has no row {row}"));
-        let (n, within) = (row / BATCH_ROWS, row % BATCH_ROWS);
+        let file = file.ok_or_else(missing)?;
+        let (n, within) = file.place(row)?.ok_or_else(missing)?;
         let place = *places.entry(n).or_insert(batches.len());
         if place == batches.len() {
-            let file = file.filter(|file| n < file.batches()).ok_or_else(missing)?;
             batches.push(file.batch(n, &names)?);
-        }
-        if within >= batches[place].num_rows() {
-            return Err(missing());
         }
         picked.push((place, within));
     }

@@ -1,35 +1,40 @@
 //! One partition as an Arrow IPC file, read batch by batch.
 //!
 //! Each batch is mapped into memory by itself and unmapped when the last array over it is dropped, so that a partition of
-//! several hundred megabytes of pixels never stands in memory as a whole.
+//! several hundred megabytes of pixels never stands in memory as a whole. The file is open only while a batch is mapped: a
+//! training reads rows of any number of partitions.
 
-use crate::StageError;
-use crate::stage::BatchIterator;
+use crate::spec::error::StageError;
+use crate::spec::stage::BatchIterator;
 use crate::store::files::at;
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
-use arrow::ipc::{Block, MetadataVersion, root_as_footer};
+use arrow::ipc::{Block, MetadataVersion, root_as_footer, root_as_message};
 use memmap2::MmapOptions;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// Bytes before the description of a batch: a mark and the length of the description.
+const PREFIX: usize = 8;
 
 /// Bytes after the footer: its length and the magic word.
 const TRAILER: usize = 10;
 
-/// An open file.
+/// A file whose footer was read. It must stay where it is.
 #[derive(Debug)]
 pub struct ArrowFile {
     path: PathBuf,
-    file: File,
     bytes: u64,
     schema: SchemaRef,
     version: MetadataVersion,
     batches: Vec<Block>,
+    /// By batch: how many rows there are up to its end; read when a row is first asked for.
+    ends: OnceLock<Vec<usize>>,
 }
 
 impl ArrowFile {
@@ -47,16 +52,46 @@ impl ArrowFile {
         let batches = footer.recordBatches().map(|blocks| blocks.iter().copied().collect());
         Ok(Self {
             path: path.to_owned(),
-            file,
             bytes,
             schema: Arc::new(schema),
             version: footer.version(),
             batches: batches.unwrap_or_default(),
+            ends: OnceLock::new(),
         })
     }
 
     pub fn batches(&self) -> usize {
         self.batches.len()
+    }
+
+    /// The batch that holds row `row` of the file, and the row's place in it.
+    pub fn place(&self, row: usize) -> Result<Option<(usize, usize)>, StageError> {
+        let ends = if let Some(ends) = self.ends.get() {
+            ends
+        } else {
+            let found = self.find_ends()?;
+            self.ends.get_or_init(|| found)
+        };
+        let batch = ends.partition_point(|end| *end <= row);
+        let first = batch.checked_sub(1).map_or(0, |before| ends[before]);
+        Ok((batch < ends.len()).then(|| (batch, row - first)))
+    }
+
+    fn find_ends(&self) -> Result<Vec<usize>, StageError> {
+        let mut end = 0;
+        let mut ends = Vec::with_capacity(self.batches.len());
+        for block in &self.batches {
+            let bytes = self.map(block)?;
+            let length = usize::try_from(block.metaDataLength()).unwrap_or(0);
+            // In front of the message stand a mark and its length.
+            let message = bytes.get(PREFIX..length).and_then(|message| root_as_message(message).ok());
+            let rows =
+                message.and_then(|message| message.header_as_record_batch()).map(|batch| batch.length());
+            let rows = rows.and_then(|rows| usize::try_from(rows).ok());
+            end += rows.ok_or_else(|| self.broken("a batch does not say how many rows it has"))?;
+            ends.push(end);
+        }
+        Ok(ends)
     }
 
     /// The named columns of batch `n`.
@@ -85,9 +120,10 @@ impl ArrowFile {
         if offset.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
             return Err(self.broken("a batch ends after the end of the file"));
         }
+        let file = at(&self.path, File::open(&self.path))?;
         // SAFETY: files under a final name of the store are never written again; they are only replaced and removed by
         // renaming and unlinking, which leaves mapped pages as they are.
-        let map = unsafe { MmapOptions::new().offset(offset).len(length).map(&self.file) };
+        let map = unsafe { MmapOptions::new().offset(offset).len(length).map(&file) };
         let map = at(&self.path, map)?;
         Ok(Buffer::from(bytes::Bytes::from_owner(map)))
     }

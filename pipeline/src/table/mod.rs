@@ -2,6 +2,9 @@
 
 pub mod access;
 pub mod assemble;
+pub mod counts;
+pub mod direct;
+pub mod find;
 pub mod ipc;
 pub mod read;
 pub mod rejects;

@@ -1,17 +1,17 @@
-//! Opens what a recipe reads: sources, and stored partitions through a [`Guard`] that vouches for their content.
+//! Opens what a recipe reads: sources, and stored partitions through an [`Opener`] that compares them with their records.
 
 use super::assemble::Leaves;
 use super::ipc::ArrowFile;
 use super::rejects::REJECT;
-use crate::StageError;
-use crate::recipe::{Read, Recipe};
-use crate::session::Session;
-use crate::stage::BatchIterator;
-use crate::tasks::{Pass, TaskId, Tasks};
+use crate::keys::recipe::{Read, Recipe};
+use crate::keys::session::Session;
+use crate::keys::tasks::{Pass, TaskId, Tasks};
+use crate::spec::error::StageError;
+use crate::spec::stage::BatchIterator;
 
 /// Opens stored partitions whose content was compared with their record.
-pub trait Guard: Sync {
-    /// With `whole`, all bytes of the file are vouched for, otherwise only the column `reject`.
+pub trait Opener: Sync {
+    /// With `whole`, all bytes of the file were compared, otherwise only the column `reject`.
     fn open(&self, task: TaskId, whole: bool) -> Result<ArrowFile, StageError>;
 }
 
@@ -20,7 +20,7 @@ pub trait Guard: Sync {
 pub struct Reader<'a> {
     pub session: &'a Session<'a>,
     pub tasks: &'a Tasks,
-    pub guard: &'a dyn Guard,
+    pub opener: &'a dyn Opener,
 }
 
 impl<'a> Reader<'a> {
@@ -46,8 +46,8 @@ impl<'a> Reader<'a> {
     pub fn source(&self, read: &Read, partition: usize) -> Result<BatchIterator<'a>, StageError> {
         let columns: Vec<&str> = read.columns.iter().map(String::as_str).collect();
         let name = self.session.name(read.node);
-        let source = self.session.source(read.node)?;
-        let batches = source.batches(partition, &columns).map_err(|cause| in_stage(name, cause))?;
+        let batches = self.session.source_batches(read.node, partition, &columns);
+        let batches = batches.map_err(|cause| in_stage(name, cause))?;
         Ok(Box::new(batches.map(move |batch| batch.map_err(|cause| in_stage(name, cause)))))
     }
 
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         let task = task.ok_or_else(|| StageError::new(format!("there is no partition {partition}")))?;
         let mut all = columns.to_vec();
         all.push(REJECT);
-        Ok(self.guard.open(task, !columns.is_empty())?.into_batches(&all))
+        Ok(self.opener.open(task, !columns.is_empty())?.into_batches(&all))
     }
 }
 

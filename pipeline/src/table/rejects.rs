@@ -1,10 +1,10 @@
 //! The column `reject`: `<kind>/<code>: <detail>` where a row cannot be used, null where it can.
 
-use crate::StageError;
-use crate::rejects::Rejects;
+use crate::spec::error::StageError;
+use crate::spec::rejects::{Reason, Rejects};
 use crate::store::record::RejectedRow;
 use arrow::array::{Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use std::sync::Arc;
 
 /// The name of the column.
@@ -20,17 +20,6 @@ pub fn column(batch: &RecordBatch) -> Result<StringArray, StageError> {
     let column =
         batch.column_by_name(REJECT).and_then(|column| column.as_any().downcast_ref::<StringArray>());
     column.cloned().ok_or_else(|| StageError::new("a batch has no column `reject` of type utf8"))
-}
-
-/// The rows with a column `reject` behind them, none of them rejected if they had none.
-pub fn with_column(rows: &RecordBatch) -> Result<RecordBatch, StageError> {
-    if rows.column_by_name(REJECT).is_some() {
-        return Ok(rows.clone());
-    }
-    let fields = rows.schema().fields().iter().cloned().chain([field()]).collect::<Vec<_>>();
-    let mut arrays = rows.columns().to_vec();
-    arrays.push(Arc::new(StringArray::new_null(rows.num_rows())));
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
 /// The first reason of each row among several columns.
@@ -54,11 +43,7 @@ pub fn earlier(column: &StringArray) -> Rejects {
 pub fn new_rows(kind: &str, rejects: &Rejects) -> Vec<RejectedRow> {
     rejects
         .new_rejects()
-        .map(|(row, reject)| RejectedRow {
-            row: row as u64,
-            code: format!("{kind}/{}", reject.code),
-            detail: reject.detail.clone(),
-        })
+        .map(|(row, reject)| RejectedRow { row: row as u64, reason: Reason::new(kind, reject) })
         .collect()
 }
 
@@ -70,20 +55,10 @@ pub fn after(column: &StringArray, new: &[RejectedRow]) -> StringArray {
     let mut new = new.iter().peekable();
     (0..column.len())
         .map(|row| match new.next_if(|reject| reject.row == row as u64) {
-            Some(reject) => Some(reason(reject)),
+            Some(reject) => Some(reject.reason.to_string()),
             None => column.is_valid(row).then(|| column.value(row).to_owned()),
         })
         .collect()
-}
-
-/// `kind/code: detail`.
-pub fn reason(reject: &RejectedRow) -> String {
-    format!("{}: {}", reject.code, reject.detail)
-}
-
-/// `kind/code` of a reason.
-pub fn code(reason: &str) -> &str {
-    reason.split_once(": ").map_or(reason, |(code, _)| code)
 }
 
 /// Adds a column to the hash that [`crate::store::record::TableRecord::reject_digest`] holds.
@@ -108,7 +83,7 @@ mod tests {
         let new = new_rows("toy", &rejects);
         let column = after(&before, &new);
         assert_eq!(column, StringArray::from(vec![None, Some("read/broken: x"), Some("toy/bad: now")]));
-        assert_eq!(code(column.value(2)), "toy/bad");
+        assert_eq!(Reason::from(column.value(2)).code(), "toy/bad");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What a gather stage sees of one partition of a group of tables.
 
-use super::assemble::Assembled;
+use super::assemble::{Assembled, Assembler};
 use super::read::Reader;
 use super::rejects;
-use crate::StageError;
-use crate::graph::InputGroup;
-use crate::parts::Parts;
-use crate::recipe::{Read, Recipe};
-use crate::stage::{BatchIterator, Digest, PartitionView};
-use crate::store::Store;
+use crate::keys::builder::KeyBuilder;
+use crate::keys::recipe::{Read, Recipe};
+use crate::spec::error::StageError;
+use crate::spec::graph::InputGroup;
+use crate::spec::stage::{BatchIterator, Digest, PartitionView};
+use crate::store::Address;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Schema;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ impl<'a> View<'a> {
     /// Everything the group's tables need must be there.
     pub fn new(
         reader: Reader<'a>,
-        parts: &Parts<'_>,
+        parts: &KeyBuilder<'_>,
         group: &'a InputGroup,
         partition: usize,
         first_row: u64,
@@ -42,8 +42,8 @@ impl<'a> View<'a> {
             let digest =
                 digest.ok_or_else(|| StageError::new(format!("partition {partition} is not there")))?;
             let session = reader.session;
-            let file = session.is_stored(node).then(|| Store::table_file(session.name(node), &digest));
-            files.push(file);
+            let file = session.is_stored(node).then(|| Address::table(session.name(node), &digest));
+            files.push(file.map(|content| content.content_name()));
             digests.push(
                 Digest::from_hex(&digest)
                     .map_err(|cause| StageError::new("a broken digest").because(cause))?,
@@ -87,7 +87,7 @@ pub fn batches<'a>(
     columns: &[&str],
 ) -> Result<BatchIterator<'a>, StageError> {
     let recipe = Arc::new(Recipe::new(reader.session.graph, group, columns)?);
-    let assembler = reader.session.assembler(&recipe)?;
+    let assembler = Assembler::open(reader.session, &recipe)?;
     let leaves = reader.leaves(&recipe, partition)?;
     Ok(Box::new(leaves.map(move |batches| with_rejects(assembler.assemble(batches?)?))))
 }

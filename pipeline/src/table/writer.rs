@@ -1,11 +1,15 @@
 //! Writes one partition: batches in order into an Arrow IPC file, hashed on the way, with everything its record needs.
+//!
+//! What is written goes to the disk while the partition is being made: a partition of pixels is 600 MB, and a run that waits for it
+//! at the end does nothing meanwhile.
 
+use super::direct::DirectFile;
 use super::rejects::{self, REJECT};
-use crate::StageError;
-use crate::columns::{Columns, type_name};
-use crate::key::KeyParts;
-use crate::stage::BATCH_ROWS;
+use crate::spec::columns::{Columns, type_name};
+use crate::spec::error::StageError;
+use crate::spec::stage::BATCH_ROWS;
 use crate::store::files::at;
+use crate::store::key::KeyParts;
 use crate::store::record::{DerivedReject, RejectedRow, TableRecord};
 use crate::store::scratch::{Scratch, Unfinished};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
@@ -14,12 +18,8 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Bytes after which the system is told to send what was written to the disk.
-const SEND_EVERY: u64 = 8 << 20;
 
 /// Bytes written and then hashed while the CPU still holds them.
 const AT_ONCE: usize = 256 << 10;
@@ -88,7 +88,7 @@ impl TableWriter {
     pub fn create(scratch: &Scratch, schema: &SchemaRef) -> Result<Self, StageError> {
         let unfinished = scratch.unfinished("table.arrow");
         let file = at(unfinished.path(), File::create_new(unfinished.path()))?;
-        let hashing = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0, sent: 0 };
+        let hashing = Hashing { file: DirectFile::new(file), hasher: blake3::Hasher::new(), bytes: 0 };
         let file =
             FileWriter::try_new_buffered(hashing, schema).map_err(|error| io_at(unfinished.path(), error))?;
         Ok(Self {
@@ -147,13 +147,13 @@ impl TableWriter {
         &self.rejects
     }
 
-    /// Makes the file lasting; it still has to be published.
+    /// Makes the file durable; it still has to be published.
     pub fn finish(self, key: KeyParts) -> Result<(Unfinished, TableRecord), StageError> {
         let path = self.unfinished.path().to_owned();
         debug_assert!(self.rows <= self.batches * BATCH_ROWS as u64, "batches have at most BATCH_ROWS rows");
         let buffered = self.file.into_inner().map_err(|error| io_at(&path, error))?;
         let hashing = at(&path, buffered.into_inner().map_err(io::IntoInnerError::into_error))?;
-        at(&path, hashing.file.sync_all())?;
+        at(&path, hashing.file.finish().and_then(|file| file.sync_all()))?;
         let record = TableRecord {
             rows: self.rows,
             batches: self.batches,
@@ -170,7 +170,7 @@ impl TableWriter {
     }
 }
 
-/// Keeps the I/O error inside an Arrow error and the path, so that a full disk is told as such.
+/// Keeps the I/O error inside an Arrow error and the path, so that a full disk is reported as such.
 fn io_at(path: &Path, error: ArrowError) -> StageError {
     match error {
         ArrowError::IoError(_, cause) => StageError::io(path, cause),
@@ -180,10 +180,9 @@ fn io_at(path: &Path, error: ArrowError) -> StageError {
 
 /// Hashes what goes to a file.
 struct Hashing {
-    file: File,
+    file: DirectFile,
     hasher: blake3::Hasher,
     bytes: u64,
-    sent: u64,
 }
 
 impl Write for Hashing {
@@ -191,28 +190,10 @@ impl Write for Hashing {
         let written = self.file.write(&bytes[..bytes.len().min(AT_ONCE)])?;
         self.hasher.update(&bytes[..written]);
         self.bytes += written as u64;
-        if self.bytes - self.sent >= SEND_EVERY {
-            send(&self.file, self.sent..self.bytes);
-            self.sent = self.bytes;
-        }
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// Lets the system begin to write these bytes to the disk: what waits for the end would hold up the whole run there. Only a hint;
-/// they stay readable from memory.
-fn send(file: &File, bytes: Range<u64>) {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::fs::fadvise(
-        file,
-        bytes.start,
-        std::num::NonZeroU64::new(bytes.end - bytes.start),
-        rustix::fs::Advice::DontNeed,
-    );
-    #[cfg(not(target_os = "linux"))]
-    let _ = (file, bytes);
 }

@@ -1,7 +1,8 @@
 //! Toy stages that give folders: `pack` gathers, `count` and `probe` are jobs.
 
 use super::toys::column;
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use super::trap::trap;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
 use llavm_pipeline::stage::{
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Gather: writes `rows.txt` (texts of all rows that are fine) and `files.txt` (what a shard would point at).
@@ -22,13 +22,15 @@ pub struct Pack {
     pub per_partition: bool,
     /// Columns written to `kept.txt`.
     pub keep: Vec<String>,
+    /// See [`trap`].
+    #[serde(skip_serializing)]
+    pub trap: PathBuf,
 }
 
 impl StageKind for Pack {
     const KIND: &'static str = "pack";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy shard";
-    const PARAMS: &'static [&'static str] = &["per_partition", "keep"];
 }
 impl Parameters for Pack {}
 impl GatherStage for Pack {
@@ -46,6 +48,7 @@ impl GatherStage for Pack {
     }
 
     fn gather(&self, inputs: &GatherInputs<'_>, output: &Path) -> Result<(), StageError> {
+        trap(&self.trap);
         let (mut lines, mut files) = (String::new(), String::new());
         for group in &inputs.groups {
             for view in &group.partitions {
@@ -107,13 +110,15 @@ pub struct Count {
     /// Units after which the job waits until the run is cancelled; 0 for never.
     #[serde(skip_serializing)]
     pub wait_after: usize,
+    /// See [`trap`].
+    #[serde(skip_serializing)]
+    pub trap: PathBuf,
 }
 
 impl StageKind for Count {
     const KIND: &'static str = "count";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy job";
-    const PARAMS: &'static [&'static str] = &["name", "trace", "wait_after"];
 }
 impl Parameters for Count {}
 impl JobStage for Count {
@@ -123,6 +128,7 @@ impl JobStage for Count {
         let (done, total) = before.split_once(' ').unwrap();
         let (mut unit, mut total): (usize, usize) = (done.parse().unwrap(), total.parse().unwrap());
         while let Some(folder) = context.folder(0, unit)? {
+            trap(&self.trap);
             let rows = fs::read_to_string(folder.join("inner/rows.txt")).unwrap().lines().count();
             total += rows;
             unit += 1;
@@ -151,10 +157,6 @@ pub struct Probe {
     pub init_from: Option<String>,
     /// Columns to take of each table of the gather stage that is input 0.
     pub take: Vec<Vec<String>>,
-    /// Texts of source rows to replay.
-    pub replay: Vec<String>,
-    /// The table to replay them through.
-    pub through: usize,
     /// Has no effect on the output but on what is ephemeral.
     #[serde(skip_serializing)]
     pub clock: String,
@@ -164,7 +166,6 @@ impl StageKind for Probe {
     const KIND: &'static str = "probe";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy job";
-    const PARAMS: &'static [&'static str] = &["init_from", "take", "replay", "through", "clock"];
     const LINKS: &'static [&'static str] = &["init_from"];
 }
 impl Parameters for Probe {}
@@ -176,17 +177,12 @@ impl JobStage for Probe {
         for (table, columns) in self.take.iter().enumerate() {
             write(&format!("table-{table}.txt"), take(context, table, columns)?);
         }
-        if !self.replay.is_empty() {
-            let texts = Arc::new(StringArray::from(self.replay.clone())) as ArrayRef;
-            let rows = RecordBatch::try_from_iter([("text", texts)])?;
-            write("replayed.txt", text(&context.replay(0, 0, self.through, &rows)?));
-        }
-        let lineage: Vec<String> = context
-            .lineage(0)?
-            .into_iter()
-            .map(|stage| format!("{} {} {}", stage.name, stage.kind, stage.params))
-            .collect();
+        let lineage: Vec<String> =
+            context.lineage(0)?.into_iter().map(|stage| format!("{} {}", stage.name, stage.kind)).collect();
         write("lineage.txt", lineage.join("\n"));
+        let settings =
+            context.settings(0)?.into_iter().map(|one| format!("{} {} {}", one.stage, one.what, one.value));
+        write("settings.txt", settings.collect::<Vec<_>>().join("\n"));
         fs::create_dir_all(context.output().join("runs")).unwrap();
         write("runs/origin.json", serde_json::to_string(&context.origin()?).unwrap());
         write("runs/clock.txt", self.clock.clone());
@@ -195,6 +191,10 @@ impl JobStage for Probe {
 
     fn ephemeral(&self) -> &'static [&'static str] {
         &["runs"]
+    }
+
+    fn reads_settings(&self) -> bool {
+        true
     }
 }
 

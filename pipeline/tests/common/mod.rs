@@ -4,15 +4,45 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 pub mod jobs;
+pub mod objects;
 pub mod toys;
+mod trap;
 
-use llavm_pipeline::observer::Silent;
+use llavm_pipeline::Silent;
+use llavm_pipeline::gc::{Collected, Keep};
 use llavm_pipeline::summary::StageSummary;
 use llavm_pipeline::{Engine, Finished, Graph, Manifest, Options, Summary};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+
+/// Stages of all four roles, with two branches, a sequential pass, a gather stage and a job.
+pub const ALL_ROLES: &str = r#"
+seed = 1
+max_rejects = 1.0
+[stages.rows]
+kind = "lines"
+files = ["$DIR/a.txt"]
+partition_rows = 300
+[stages.unique]
+kind = "unique"
+from = "rows"
+[stages.loud]
+kind = "upper"
+from = "unique"
+[stages.pixels]
+kind = "image"
+from = "rows"
+[stages.packed]
+kind = "pack"
+from = ["loud", "pixels"]
+per_partition = true
+[stages.counted]
+kind = "count"
+from = "packed"
+trace = "$DIR/trace"
+"#;
 
 /// A folder to run manifests in.
 pub struct World {
@@ -22,12 +52,17 @@ pub struct World {
     pub options: Options,
     /// Changes the graph that was read.
     pub tweak: fn(&mut Graph),
+    /// The file that the manifest is taken to stand in.
+    pub file: String,
+    /// The `K=V` of the command line.
+    pub set: Vec<String>,
 }
 
 impl World {
     pub fn new(manifest: &str) -> Self {
         let options = Options { jobs: 2, ..Options::default() };
-        Self { folder: tempfile::tempdir().unwrap(), manifest: manifest.to_owned(), options, tweak: |_| () }
+        let (folder, file) = (tempfile::tempdir().unwrap(), "manifest.toml".to_owned());
+        Self { folder, manifest: manifest.to_owned(), options, tweak: |_| (), file, set: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -51,8 +86,8 @@ impl World {
     pub fn engine(&self) -> Engine {
         let folder = self.folder.path().to_str().unwrap();
         let text = format!("store = \"{folder}/store\"\n{}", self.manifest.replace("$DIR", folder));
-        let path = self.path("manifest.toml");
-        let manifest = Manifest::read(text.as_bytes(), &path, &[], &toys::registry());
+        let path = self.path(&self.file);
+        let manifest = Manifest::read(text.as_bytes(), &path, &self.set, &toys::registry());
         let mut graph = manifest.unwrap_or_else(|error| panic!("{error:?}")).graph;
         (self.tweak)(&mut graph);
         Engine::open(graph, self.options.clone()).unwrap()
@@ -102,6 +137,12 @@ impl World {
         (0..array.len()).map(|row| array.is_valid(row).then(|| array.value(row).to_owned())).collect()
     }
 
+    /// Drops what no root stands for.
+    pub fn gc(&self) -> Collected {
+        let listed = self.engine().unused(Keep::default()).unwrap();
+        self.engine().collect(Keep::default(), &listed).unwrap()
+    }
+
     pub fn assert_verified(&self) {
         let found = self.engine().verify().unwrap();
         assert!(found.files > 0);
@@ -122,7 +163,7 @@ pub fn counts<const N: usize>(counts: [(&str, usize); N]) -> BTreeMap<String, us
     counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
 }
 
-/// Lines `a0|p0`, `a1|p1` …: a text and a picture.
+/// Lines `a0|p0`, `a1|p1` …: a text and an image.
 pub fn lines(prefix: &str, rows: usize) -> String {
     let lines: Vec<String> = (0..rows).map(|n| format!("{prefix}{n}|p{prefix}{n}\n")).collect();
     lines.concat()
@@ -136,4 +177,21 @@ pub fn read_all(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
             found.insert(entry.path(), fs::read(entry.path()).unwrap());
         }
     }
+}
+
+/// Ends the process when `work` takes longer than a minute: what never ends fails.
+pub fn watched<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let (seen, what) = (std::sync::Arc::clone(&done), what.to_owned());
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_mins(1));
+        if !seen.load(std::sync::atomic::Ordering::SeqCst) {
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("{what} never ends\n").as_bytes());
+            std::process::abort();
+        }
+    });
+    let result = work();
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    result
 }

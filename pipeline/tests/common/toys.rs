@@ -1,14 +1,17 @@
-//! Toy stages. `lines` reads text files of lines `text|picture`; the others do something small to either column.
+//! Toy stages. `lines` reads text files of lines `text|image`; the others do something small to either column.
 
 use super::jobs::{Count, Pack, Probe};
+use super::trap::trap;
 use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::DataType;
+use llavm_pipeline::rejects::FILE_LOST;
 use llavm_pipeline::stage::{
-    Apply, BATCH_ROWS, BatchIterator, Digest, MapStage, OpenContext, Parameters, Resource, Source,
-    SourcePartition, SourceStage, StageKind, Sweep,
+    Apply, BATCH_ROWS, BatchIterator, Digest, MapStage, OpenContext, Parameters, Resource, SequentialPass,
+    Source, SourcePartition, SourceStage, StageKind,
 };
 use llavm_pipeline::{Columns, Registry, Rejects, StageError};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +23,7 @@ pub fn registry() -> Registry {
         .source::<Lines>()
         .map::<Upper>()
         .map::<Length>()
-        .map::<Picture>()
+        .map::<Image>()
         .map::<Keep>()
         .map::<Unique>()
         .map::<Sum>()
@@ -37,7 +40,7 @@ fn batch<const N: usize>(columns: [(&str, ArrayRef); N]) -> Result<RecordBatch, 
     Ok(RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true)))?)
 }
 
-/// Source: text files of lines `text|picture`; a text `!x` is rejected as `lines/bad` when texts are read.
+/// Source: text files of lines `text|image`; a text `!x` is rejected as `lines/bad` when texts are read.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lines {
@@ -45,6 +48,9 @@ pub struct Lines {
     pub files: Vec<PathBuf>,
     #[serde(default = "four", skip_serializing)]
     pub partition_rows: usize,
+    /// See [`trap`].
+    #[serde(default, skip_serializing)]
+    pub trap: PathBuf,
 }
 
 fn four() -> usize {
@@ -55,16 +61,16 @@ impl StageKind for Lines {
     const KIND: &'static str = "lines";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy source";
-    const PARAMS: &'static [&'static str] = &["files", "partition_rows"];
 }
 impl Parameters for Lines {}
 impl SourceStage for Lines {
     fn output(&self) -> Columns {
-        Columns::new().with("id", DataType::Utf8).with("text", DataType::Utf8).with("picture", DataType::Utf8)
+        Columns::new().with("id", DataType::Utf8).with("text", DataType::Utf8).with("image", DataType::Utf8)
     }
 
     fn open(&self, context: &dyn OpenContext) -> Result<Box<dyn Source>, StageError> {
-        let mut open = OpenLines { partitions: Vec::new(), rows: Vec::new() };
+        trap(&self.trap);
+        let mut open = OpenLines { partitions: Vec::new(), rows: Vec::new(), trap: self.trap.clone() };
         for file in &self.files {
             context.file_digest(file)?;
             let name = file.file_name().unwrap().to_string_lossy().into_owned();
@@ -75,8 +81,8 @@ impl SourceStage for Lines {
                 open.partitions
                     .push(SourcePartition { label: format!("{name} rows {first}..{}", first + chunk.len()) });
                 let row = |(n, line): (usize, &&str)| {
-                    let (text, picture) = line.split_once('|').unwrap();
-                    [format!("{name}:{}", first + n), text.to_owned(), picture.to_owned()]
+                    let (text, image) = line.split_once('|').unwrap();
+                    [format!("{name}:{}", first + n), text.to_owned(), image.to_owned()]
                 };
                 open.rows.push(chunk.iter().enumerate().map(row).collect());
             }
@@ -88,10 +94,11 @@ impl SourceStage for Lines {
 struct OpenLines {
     partitions: Vec<SourcePartition>,
     rows: Vec<Vec<[String; 3]>>,
+    trap: PathBuf,
 }
 
 fn place(column: &str) -> usize {
-    ["id", "text", "picture"].iter().position(|name| *name == column).unwrap()
+    ["id", "text", "image"].iter().position(|name| *name == column).unwrap()
 }
 
 impl Source for OpenLines {
@@ -105,6 +112,7 @@ impl Source for OpenLines {
     }
 
     fn digest(&self, partition: usize, columns: &[&str]) -> Result<Digest, StageError> {
+        trap(&self.trap);
         let mut hasher = blake3::Hasher::new();
         for row in &self.rows[partition] {
             for name in columns {
@@ -116,11 +124,16 @@ impl Source for OpenLines {
 
     fn batches(&self, partition: usize, columns: &[&str]) -> Result<BatchIterator<'_>, StageError> {
         let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
+        trap(&self.trap);
         Ok(Box::new(self.rows[partition].chunks(BATCH_ROWS).map(move |rows| {
+            trap(&self.trap);
             let with_text = columns.iter().any(|name| name == "text");
             let reject = |row: &[String; 3]| {
                 let bad = with_text.then(|| row[1].strip_prefix('!')).flatten();
-                bad.map(|what| format!("lines/bad: it says {what}"))
+                bad.map(|what| match what.strip_prefix("lost ") {
+                    Some(file) => format!("lines/{FILE_LOST}: {file}"),
+                    None => format!("lines/bad: it says {what}"),
+                })
             };
             let mut all: Vec<(&str, ArrayRef)> = Vec::new();
             for name in &columns {
@@ -151,19 +164,25 @@ pub struct Upper {
     /// A file that must be there before a text with `WAIT` is worked on.
     #[serde(skip_serializing)]
     pub wait_for: PathBuf,
+    /// See [`trap`].
+    #[serde(skip_serializing)]
+    pub trap: PathBuf,
 }
 
 impl StageKind for Upper {
     const KIND: &'static str = "upper";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy map";
-    const PARAMS: &'static [&'static str] = &["suffix", "words", "sleep", "idle", "wait_for"];
 }
 
 impl Parameters for Upper {
     fn resources(&self) -> Result<Vec<Resource>, StageError> {
         let resource = |path: &PathBuf| Resource { name: "words".to_owned(), path: path.clone() };
         Ok(self.words.iter().map(resource).collect())
+    }
+
+    fn settings(&self) -> Result<Option<(&'static str, Value)>, StageError> {
+        Ok(Some(("casing", json!({ "idle": self.idle }))))
     }
 }
 
@@ -177,10 +196,13 @@ impl MapStage for Upper {
     }
 
     fn open(&self, _context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError> {
+        trap(&self.trap);
+        let trapped = self.trap.clone();
         let words = self.words.as_ref().map(|path| fs::read_to_string(path).unwrap()).unwrap_or_default();
         let (suffix, sleep, wait_for) = (self.suffix.clone() + &words, self.sleep, self.wait_for.clone());
         Ok(Box::new(move |rows: &RecordBatch, rejects: &mut Rejects| {
             std::thread::sleep(Duration::from_millis(sleep));
+            trap(&trapped);
             let text = column(rows, "text");
             let mut upper = Vec::new();
             for row in 0..rows.num_rows() {
@@ -216,7 +238,6 @@ impl StageKind for Length {
     const KIND: &'static str = "length";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy derived map";
-    const PARAMS: &'static [&'static str] = &["stored"];
 }
 impl Parameters for Length {}
 impl MapStage for Length {
@@ -247,10 +268,10 @@ impl MapStage for Length {
     }
 }
 
-/// Map: `picture` to `pixels`, `bytes` bytes each.
+/// Map: `image` to `pixels`, `bytes` bytes each.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Picture {
+pub struct Image {
     pub bytes: usize,
     #[serde(skip_serializing)]
     pub store: bool,
@@ -258,22 +279,21 @@ pub struct Picture {
     pub idle: u32,
 }
 
-impl Default for Picture {
+impl Default for Image {
     fn default() -> Self {
         Self { bytes: 8, store: true, idle: 0 }
     }
 }
 
-impl StageKind for Picture {
-    const KIND: &'static str = "picture";
+impl StageKind for Image {
+    const KIND: &'static str = "image";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy pixels";
-    const PARAMS: &'static [&'static str] = &["bytes", "store", "idle"];
 }
-impl Parameters for Picture {}
-impl MapStage for Picture {
+impl Parameters for Image {}
+impl MapStage for Image {
     fn input(&self) -> Columns {
-        Columns::new().with("picture", DataType::Utf8)
+        Columns::new().with("image", DataType::Utf8)
     }
 
     fn output(&self) -> Columns {
@@ -287,10 +307,10 @@ impl MapStage for Picture {
     fn open(&self, _context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError> {
         let bytes = self.bytes;
         Ok(Box::new(move |rows: &RecordBatch, rejects: &mut Rejects| {
-            let picture = column(rows, "picture");
+            let image = column(rows, "image");
             let pixels: BinaryArray = (0..rows.num_rows())
                 .map(|row| {
-                    let seed = (!rejects.is_rejected(row)).then(|| picture.value(row).as_bytes())?;
+                    let seed = (!rejects.is_rejected(row)).then(|| image.value(row).as_bytes())?;
                     Some(seed.iter().cycle().take(bytes).copied().collect::<Vec<u8>>())
                 })
                 .collect();
@@ -308,7 +328,6 @@ impl StageKind for Sum {
     const KIND: &'static str = "sum";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy reader of pixels";
-    const PARAMS: &'static [&'static str] = &[];
 }
 impl Parameters for Sum {}
 impl MapStage for Sum {
@@ -342,7 +361,6 @@ impl StageKind for Keep {
     const KIND: &'static str = "keep";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy filter";
-    const PARAMS: &'static [&'static str] = &["least"];
 }
 impl Parameters for Keep {}
 impl MapStage for Keep {
@@ -376,7 +394,7 @@ impl MapStage for Keep {
     }
 }
 
-/// Map with a second pass: rejects texts that occurred in an earlier row.
+/// Map with a sequential pass: rejects texts that occurred in an earlier row.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unique {}
@@ -385,7 +403,6 @@ impl StageKind for Unique {
     const KIND: &'static str = "unique";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "toy dedup";
-    const PARAMS: &'static [&'static str] = &[];
 }
 impl Parameters for Unique {}
 impl MapStage for Unique {
@@ -397,7 +414,7 @@ impl MapStage for Unique {
         Columns::new().with("n_seen", DataType::UInt32)
     }
 
-    fn swept(&self) -> Columns {
+    fn intermediate(&self) -> Columns {
         Columns::new().with("hash", DataType::Utf8)
     }
 
@@ -417,7 +434,7 @@ impl MapStage for Unique {
         }))
     }
 
-    fn sweep(&self) -> Option<Box<dyn Sweep>> {
+    fn sequential(&self) -> Option<Box<dyn SequentialPass>> {
         Some(Box::new(Seen::default()))
     }
 }
@@ -425,7 +442,7 @@ impl MapStage for Unique {
 #[derive(Default)]
 struct Seen(BTreeSet<String>);
 
-impl Sweep for Seen {
+impl SequentialPass for Seen {
     fn next(&mut self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
         assert_eq!(rows.num_columns(), 1, "the second pass sees what the first gave");
         let hash = column(rows, "hash");
