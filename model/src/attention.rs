@@ -3,9 +3,11 @@
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, activation::softmax};
 
+use crate::kernels;
+
 /// Added to the score of a key that must not be seen. Finite, so that a query without any key (a padding
 /// token on the left) gets some average instead of NaN; its output is never read.
-const UNSEEN: f32 = -1e30;
+const MASK_VALUE: f32 = -1e30;
 
 /// `softmax(q k^T / sqrt(head_dim) + bias) v`. Each key/value head serves the `heads / kv_heads` query heads
 /// that follow one another; it is multiplied with all of them at once, never copied.
@@ -16,6 +18,9 @@ const UNSEEN: f32 = -1e30;
 /// - bias: `[batch or 1, 1, 1, tokens, keys]`
 /// - result: `[batch, tokens, heads * head_dim]`
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<&Tensor<5>>) -> Tensor<3> {
+    if kernels::takes(&q) {
+        return kernels::attention(q, k, v, bias);
+    }
     let [batch, tokens, heads, head_dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
     let groups = heads / kv_heads;
@@ -97,6 +102,14 @@ impl TokenMask {
         Self { real: self.real.repeat(times), batch: self.batch * times }
     }
 
+    /// These rows, in this order.
+    #[must_use]
+    pub fn pick(&self, rows: &[usize]) -> Self {
+        let tokens = self.tokens();
+        let row = |row: &usize| self.real[row * tokens..(row + 1) * tokens].iter().copied();
+        Self { real: rows.iter().flat_map(row).collect(), batch: rows.len() }
+    }
+
     /// The first `tokens` tokens of each row.
     #[must_use]
     pub fn prefix(&self, tokens: usize) -> Self {
@@ -124,14 +137,21 @@ impl TokenMask {
         positions
     }
 
-    /// What is added to the scores of the last `queries` tokens of each row: 0 where the key is real and not
-    /// later than the query, [`UNSEEN`] elsewhere. `None` when nothing is hidden.
+    /// Whether padding stands before a real token. Padding behind all of them is later than every query that counts, so that
+    /// being causal hides it.
+    fn pads_before(&self) -> bool {
+        self.real.chunks(self.tokens().max(1)).any(|row| !row.is_sorted_by(|one, next| one >= next))
+    }
+
+    /// What is added to the scores of the last `queries` tokens of each row: 0 where the key may be seen, [`MASK_VALUE`]
+    /// elsewhere. A key may be seen if it is not later than the query and no padding before real tokens; padding behind them all
+    /// needs no hiding. `None` when nothing is hidden.
     ///
     /// # Shapes
     /// - result: `[batch or 1, 1, 1, queries, tokens]`
     pub fn causal_bias(&self, queries: usize, device: &Device) -> Option<Tensor<5>> {
         let tokens = self.tokens();
-        let padded = self.real.contains(&false);
+        let padded = self.pads_before();
         if queries == 1 && !padded {
             return None;
         }
@@ -139,7 +159,8 @@ impl TokenMask {
         let mut bias = Vec::with_capacity(rows * queries * tokens);
         for real in self.real.chunks(tokens.max(1)).take(rows) {
             for query in tokens - queries..tokens {
-                let seen = |(key, real): (usize, &bool)| if *real && key <= query { 0.0 } else { UNSEEN };
+                let may = |key: usize, real: bool| key <= query && (real || !padded);
+                let seen = |(key, real): (usize, &bool)| if may(key, *real) { 0.0 } else { MASK_VALUE };
                 bias.extend(real.iter().enumerate().map(seen));
             }
         }
@@ -173,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn padding_behind_the_real_tokens_needs_no_mask_of_its_own() {
+        let (right, full) = (TokenMask::right_padded(&[2, 3], 3), TokenMask::full(1, 3));
+        let bias = |mask: &TokenMask| mask.causal_bias(3, &Device::flex()).unwrap().into_data();
+        assert_eq!(bias(&right), bias(&full));
+        assert_eq!(
+            right.followed_by(&right).causal_bias(3, &Device::flex()).unwrap().dims(),
+            [2, 1, 1, 3, 6]
+        );
+    }
+
+    #[test]
     fn one_new_token_without_padding_needs_no_bias() {
         assert!(TokenMask::full(2, 7).causal_bias(1, &Device::flex()).is_none());
         assert!(TokenMask::left_padded(&[6, 7], 7).causal_bias(1, &Device::flex()).is_some());
@@ -184,5 +216,6 @@ mod tests {
         let grown = prompt.followed_by(&TokenMask::full(2, 1));
         assert_eq!(grown.real(), [false, true, true, true, true, true]);
         assert_eq!(grown.prefix(2), prompt);
+        assert_eq!(prompt.pick(&[1, 0, 1]).real(), [true, true, false, true, true, true]);
     }
 }

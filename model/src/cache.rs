@@ -3,7 +3,7 @@
 //! Every layer holds `[batch, kv_heads, capacity, head_dim]` twice; new tokens are written in place and the
 //! capacity grows by whole blocks. The cache can be cut back to a prefix: a chat reuses what did not change.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::attention::TokenMask;
 
@@ -49,13 +49,77 @@ impl KvCache {
         }
     }
 
-    /// The same past for each row of a batch, from a cache of one row: the tokens that all prompts begin with
-    /// are computed once.
+    /// A copy of the first `tokens` tokens of each row, which are there, in memory of its own.
     #[must_use]
-    pub fn repeat(&self, batch: usize) -> Self {
-        let rows = |held: &Tensor<4>| held.clone().repeat_dim(0, batch);
-        let layers = self.layers.iter().map(|layer| LayerCache { k: rows(&layer.k), v: rows(&layer.v) });
-        Self { layers: layers.collect(), mask: self.mask.as_ref().map(|mask| mask.repeat(batch)) }
+    pub fn prefix(&self, tokens: usize) -> Self {
+        if tokens == 0 {
+            return Self::default();
+        }
+        let capacity = Self::capacity(tokens);
+        let copy = |held: &Tensor<4>| {
+            let [batch, heads, _, width] = held.dims();
+            let first = held.clone().narrow(2, 0, tokens);
+            empty_like(held, capacity).slice_assign([0..batch, 0..heads, 0..tokens, 0..width], first)
+        };
+        let layers = self.layers.iter().map(|layer| LayerCache { k: copy(&layer.k), v: copy(&layer.v) });
+        Self { layers: layers.collect(), mask: self.mask.as_ref().map(|mask| mask.prefix(tokens)) }
+    }
+
+    /// Bytes of the keys and values, room for later tokens included.
+    pub fn bytes(&self) -> usize {
+        let bytes = |held: &Tensor<4>| held.dims().iter().product::<usize>() * held.dtype().size();
+        self.layers.iter().map(|layer| bytes(&layer.k) + bytes(&layer.v)).sum()
+    }
+
+    /// For how many tokens room is made where `tokens` are to be held.
+    pub fn capacity(tokens: usize) -> usize {
+        tokens.next_multiple_of(BLOCK)
+    }
+
+    /// The keys and values that this holds of `layer` for one row, before those of new tokens of all rows of a batch.
+    ///
+    /// # Shapes
+    /// - k, v: `[batch, kv_heads, new, head_dim]` -> `[batch, kv_heads, tokens + new, head_dim]` each
+    pub(crate) fn before(&self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let Some(held) = self.layers.get(layer) else { return (k, v) };
+        let join = |held: &Tensor<4>, new: Tensor<4>| {
+            let [batch, heads, _, width] = new.dims();
+            let first = held.clone().narrow(2, 0, self.tokens());
+            Tensor::cat(vec![first.expand([batch, heads, self.tokens(), width]), new], 2)
+        };
+        (join(&held.k, k), join(&held.v, v))
+    }
+
+    /// The mask of the tokens of one row that this holds and of those that follow it in every row of a batch.
+    pub(crate) fn mask_before(&self, next: &TokenMask) -> TokenMask {
+        self.mask.as_ref().map_or_else(|| next.clone(), |mask| mask.repeat(next.batch()).followed_by(next))
+    }
+
+    /// The same without room for later tokens.
+    pub(crate) fn fitted(&self) -> Self {
+        let fit = |held: &Tensor<4>| {
+            let [batch, heads, _, width] = held.dims();
+            let exact = Tensor::zeros([batch, heads, self.tokens(), width], (&held.device(), held.dtype()));
+            exact.slice_assign(
+                [0..batch, 0..heads, 0..self.tokens(), 0..width],
+                held.clone().narrow(2, 0, self.tokens()),
+            )
+        };
+        let layers = self.layers.iter().map(|layer| LayerCache { k: fit(&layer.k), v: fit(&layer.v) });
+        Self { layers: layers.collect(), mask: self.mask.clone() }
+    }
+
+    /// The past of these rows, in this order; a row may be named more than once.
+    #[must_use]
+    pub fn pick(&self, rows: &[usize]) -> Self {
+        let picked = |held: &Tensor<4>| {
+            let rows: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+            let count = rows.len();
+            let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &held.device());
+            held.clone().select(0, rows)
+        };
+        let layers = self.layers.iter().map(|layer| LayerCache { k: picked(&layer.k), v: picked(&layer.v) });
+        Self { layers: layers.collect(), mask: self.mask.as_ref().map(|mask| mask.pick(rows)) }
     }
 
     /// Announces new tokens; answers with the mask of all tokens, old and new.
@@ -75,7 +139,7 @@ impl KvCache {
     /// - k, v: `[batch, kv_heads, new, head_dim]` -> `[batch, kv_heads, tokens, head_dim]` each
     pub(crate) fn write(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let tokens = self.tokens();
-        let capacity = tokens.div_ceil(BLOCK) * BLOCK;
+        let capacity = Self::capacity(tokens);
         if layer == self.layers.len() {
             self.layers.push(LayerCache { k: empty_like(&k, capacity), v: empty_like(&v, capacity) });
         }

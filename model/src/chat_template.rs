@@ -7,6 +7,7 @@
 //! that escapes nothing, `raise_exception`, the tokenizer's special tokens as variables, and `{% generation %}` blocks.
 //! `strftime_now` is left out on purpose: a template that asks for today's date would give other tokens tomorrow.
 
+use crate::magic::culprit;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
@@ -21,11 +22,38 @@ pub const GENERATION_START: char = '\u{FDE0}';
 pub const GENERATION_END: char = '\u{FDE1}';
 
 /// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message<'a> {
     /// `system`, `user`, `assistant` or whatever else the template knows.
     pub role: &'a str,
     pub content: &'a str,
+    /// The tools that an assistant calls; a template looks at it only where it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<ToolCalls>,
+}
+
+impl<'a> Message<'a> {
+    /// A turn that only says something.
+    pub fn new(role: &'a str, content: &'a str) -> Self {
+        Self { role, content, tool_calls: None }
+    }
+}
+
+/// Calls of tools, `[{type, function: {name, arguments}}]`, with keys in the order in which they are written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct ToolCalls(pub Value);
+
+impl ToolCalls {
+    /// From JSON text.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text).map(Self)
+    }
+
+    /// Whether any text of theirs holds such a character.
+    pub fn contain(&self, wanted: impl Fn(char) -> bool) -> bool {
+        serde_json::to_string(&self.0).is_ok_and(|text| text.contains(wanted))
+    }
 }
 
 /// Why a chat template cannot be had or rendered.
@@ -33,7 +61,7 @@ pub struct Message<'a> {
 pub enum TemplateError {
     #[error("{}: {cause}", path.display())]
     Read { path: PathBuf, cause: std::io::Error },
-    #[error("{}: not the JSON of a tokenizer configuration: {cause}", path.display())]
+    #[error("{}: not the JSON of a tokenizer configuration: {}", path.display(), culprit(path, cause))]
     Json { path: PathBuf, cause: serde_json::Error },
     #[error(
         "{} has no chat template: neither chat_template.jinja nor `chat_template` in tokenizer_config.json",
@@ -225,7 +253,7 @@ impl serde_json::ser::Formatter for Spaced {
 }
 
 /// Turns `{% generation %}` and `{% endgeneration %}`, which minijinja does not know, into printed marks; whitespace
-/// control stays that of a block tag. The flag tells whether there was one.
+/// control stays that of a block tag. The flag says whether there was one.
 fn mark_generation_blocks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len() + 64);
     let mut rest = source;

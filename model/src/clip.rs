@@ -1,6 +1,6 @@
 //! The CLIP vision transformer (arXiv:2103.00020).
 //!
-//! In: pictures as normalised pixels. Out: one state per patch. Follows transformers 5.23,
+//! In: images as normalised pixels. Out: one state per patch. Follows transformers 5.23,
 //! `models/clip/modeling_clip.py`, keys included (`pre_layrnorm` is their spelling).
 //!
 //! ```text
@@ -16,11 +16,32 @@ use burn::tensor::{
     activation::{gelu, sigmoid},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::attention::attention;
 use crate::config::{ClipVisionConfig, Dtype, HiddenAct, PixelNorm};
-use crate::linear::{Linear, rows_by_weight};
+use crate::kernels;
+use crate::linear::Linear;
 use crate::norm::LayerNorm;
+use crate::product::rows_by_weight;
 use crate::source::{Init, Loader, ParameterVisitor};
+
+/// Which states of a tower are an image's features, in the words of transformers' `LlavaConfig`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSelect {
+    /// The layer that they leave, counted from the last, -1.
+    pub vision_feature_layer: i64,
+    /// `default`: without the class token.
+    pub vision_feature_select_strategy: String,
+}
+
+impl Default for FeatureSelect {
+    /// What [`ClipVision::forward`] gives.
+    fn default() -> Self {
+        Self { vision_feature_layer: -1, vision_feature_select_strategy: "default".to_owned() }
+    }
+}
 
 /// `vision_model.embeddings`.
 #[derive(Clone, Debug)]
@@ -154,6 +175,7 @@ impl EncoderLayer {
     fn mlp(&self, x: Tensor<3>) -> Tensor<3> {
         let x = self.fc1.forward(x);
         self.fc2.forward(match self.act {
+            HiddenAct::QuickGelu if !x.is_autodiff() && kernels::takes(&x) => kernels::quick_gelu(x),
             HiddenAct::QuickGelu => x.clone() * sigmoid(x * 1.702),
             HiddenAct::Gelu => gelu(x),
         })
@@ -191,6 +213,11 @@ impl ClipVision {
         &self.config
     }
 
+    /// Says that all weights are f32 now.
+    pub(crate) fn computes_in_f32(&mut self) {
+        self.dtype = Dtype::F32;
+    }
+
     /// Normalised pixels -> one state per patch: the last layer's, without the class token.
     ///
     /// # Shapes
@@ -211,7 +238,7 @@ impl ClipVision {
         states
     }
 
-    /// Bytes of RGB pictures, `[images, 3, image_size, image_size]` each, as the tower wants them. A quarter
+    /// Bytes of RGB images, `[images, 3, image_size, image_size]` each, as the tower wants them. A quarter
     /// of the floats' bytes cross to the device, where they are normalised.
     pub fn normalise(&self, bytes: Vec<u8>, norm: &PixelNorm) -> Tensor<4> {
         let device = self.pre_layrnorm.weight.device().inner();
@@ -222,7 +249,7 @@ impl ClipVision {
         ((pixels / 255.0 - channel(norm.mean)) / channel(norm.std)).cast(self.dtype.float())
     }
 
-    /// The patch states of RGB pictures (bytes as [`ClipVision::normalise`] takes them), as f16: two bytes a number,
+    /// The patch states of RGB images (bytes as [`ClipVision::normalise`] takes them), as f16: two bytes a number,
     /// `[images, patches, hidden_size]`. The error is the backend's.
     pub fn states_in_f16(&self, bytes: Vec<u8>, norm: &PixelNorm) -> Result<Vec<u8>, String> {
         let states = self.forward(self.normalise(bytes, norm));

@@ -1,9 +1,12 @@
 //! Sizes of the two towers, read from the Hugging Face `config.json` they are published with.
 //!
 //! In: JSON text of a Qwen3 or CLIP checkpoint, as transformers 4 or 5 writes it. Out: validated sizes, or
-//! a [`ConfigError`] that names the field. Field names equal the JSON's.
+//! a [`ConfigError`] that names the field. Field names equal the JSON's. No field is ignored that could change a number:
+//! `fields.rs` has the rule, and each file its table.
 
 mod clip;
+pub(crate) mod fields;
+mod llava;
 mod qwen3;
 
 use burn::tensor::{DType, FloatDType};
@@ -11,31 +14,48 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use clip::{ClipVisionConfig, HiddenAct, PixelNorm};
+pub use llava::LlavaConfig;
 pub use qwen3::Qwen3Config;
 
-/// Why a `config.json` describes no model that this crate can run.
+/// Why a configuration describes nothing that this crate can run.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The text is no JSON, or a field is missing or of the wrong type.
-    #[error("{model} config: {source}")]
+    /// The text is no JSON.
+    #[error("{file}: {source}")]
     Json {
-        /// Which config was being read.
-        model: &'static str,
+        /// Which file was being read.
+        file: &'static str,
         /// What the parser found, with line and column.
         source: serde_json::Error,
     },
-    /// A field is there, but no model can have this value.
-    #[error("{model} config: {field} = {value}: {reason}")]
-    Value {
-        /// Which config was being read.
-        model: &'static str,
+    /// A field has no default and is not there.
+    #[error("{file}: missing field `{field}`")]
+    Missing {
+        /// Which file was being read.
+        file: &'static str,
         /// The field of the JSON.
-        field: &'static str,
-        /// What it holds.
+        field: String,
+    },
+    /// A field is there, but no model of this crate can have this value.
+    #[error("{file}: {field} = {value}: {reason}")]
+    Value {
+        /// Which file was being read.
+        file: &'static str,
+        /// The field of the JSON.
+        field: String,
+        /// What it holds, as JSON.
         value: String,
         /// What it must hold instead.
-        reason: &'static str,
+        reason: String,
     },
+}
+
+impl ConfigError {
+    /// A [`ConfigError::Value`].
+    pub(crate) fn value(file: &'static str, field: &str, value: &Value, reason: &str) -> Self {
+        let (field, value) = (field.to_owned(), value.to_string());
+        Self::Value { file, field, value, reason: reason.to_owned() }
+    }
 }
 
 /// Element type of weights and activations.
@@ -104,28 +124,26 @@ impl std::str::FromStr for Dtype {
             "f32" | "float32" => Ok(Self::F32),
             "f16" | "float16" => Ok(Self::F16),
             "bf16" | "bfloat16" => Ok(Self::Bf16),
-            other => Err(ConfigError::Value {
-                model: "model",
-                field: "dtype",
-                value: other.to_owned(),
-                reason: "must be f32, f16 or bf16",
-            }),
+            other => Err(ConfigError::value("model", "dtype", &other.into(), "must be f32, f16 or bf16")),
         }
     }
 }
 
-/// The dtype a checkpoint says it was saved in: `dtype` (transformers 5) or `torch_dtype` (4).
-fn saved_dtype(json: &Value) -> Dtype {
-    let name = json.get("dtype").or_else(|| json.get("torch_dtype")).and_then(Value::as_str);
+/// The text as JSON; `file` is what errors call it.
+fn parse(file: &'static str, text: &str) -> Result<Value, ConfigError> {
+    serde_json::from_str(text).map_err(|source| ConfigError::Json { file, source })
+}
+
+/// The dtype a checkpoint says it was saved in: `dtype` (transformers 5) or `torch_dtype` (4), as transformers 5 prefers them.
+fn saved_dtype(object: &fields::Object<'_>) -> Dtype {
+    let name = object.raw("dtype").or_else(|| object.raw("torch_dtype")).and_then(Value::as_str);
     name.and_then(|name| name.parse().ok()).unwrap_or_default()
 }
 
 /// Sizes that must not be zero, checked together so that no later division can fail.
-fn require_positive(model: &'static str, sizes: &[(&'static str, usize)]) -> Result<(), ConfigError> {
+fn require_positive(file: &'static str, sizes: &[(&'static str, usize)]) -> Result<(), ConfigError> {
     match sizes.iter().find(|(_, size)| *size == 0) {
         None => Ok(()),
-        Some((field, _)) => {
-            Err(ConfigError::Value { model, field, value: "0".to_owned(), reason: "must be at least 1" })
-        }
+        Some((field, _)) => Err(ConfigError::value(file, field, &0.into(), "must be at least 1")),
     }
 }

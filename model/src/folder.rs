@@ -1,22 +1,32 @@
 //! Model folders: what training writes and every command reads.
 //!
 //! ```text
-//! model.toml               qwen, clip, image_pad_num, dtype, system, trained, …
+//! model.toml               qwen, clip, image_pad_num, dtype, system, trained, [processor], [digests]
 //! projector.safetensors    dense1.weight [out, in], dense1.bias, dense2.weight, dense2.bias
 //! adapter/                 PEFT files, when LoRA was trained
-//! qwen/, clip/             full weights, only of parts that were trained or made from scratch
+//! qwen/, clip/             towers that were trained or made from scratch, and small ones
+//! tokenizer.json, …        the processor under Transformers' names (processor/files.rs)
+//! towers.toml              where large towers were that came from a folder; no part of the content
 //! ```
 //!
-//! Paths in `model.toml` are relative to the folder; `hub:ORG/NAME` names a repository in the Hugging Face cache.
+//! The folder is self-contained: towers lie in it, are named `hub:ORG/NAME`, a repository in the Hugging Face cache, or are
+//! too large to be copied. These are looked for where they were when the model was trained, and `[digests]` says what must
+//! be found there; moved into the folder as `qwen/` or `clip/`, they are part of it.
+//!
+//! A LLaVA of transformers (`LlavaForConditionalGeneration` with its processor) is a model folder as well: its `config.json`
+//! stands for `model.toml`, and its weights hold both towers and the projector.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Dtype;
-use crate::hub::{self, HUB, HubError};
+use crate::config::{Dtype, LlavaConfig};
+use crate::hub::{self, HubError, is_repository};
+use crate::processor::description::{ProcessorDescription, TOKENIZER};
+use crate::tower::{self, TowerError};
 
 /// The description in every model folder.
 pub const DESCRIPTION: &str = "model.toml";
@@ -24,16 +34,24 @@ pub const DESCRIPTION: &str = "model.toml";
 pub const PROJECTOR: &str = "projector.safetensors";
 /// The folder of the PEFT adapter.
 pub const ADAPTER: &str = "adapter";
+/// Where large towers were, as a table of `qwen` and `clip`.
+pub const TOWERS: &str = "towers.toml";
+/// The language model, as `model.toml` names it when the folder holds it, and its folder.
+pub const QWEN: &str = "qwen";
+/// The vision tower, likewise.
+pub const CLIP: &str = "clip";
+/// A tower whose folder is the model folder itself: that of a LLaVA.
+const WHOLE: &str = ".";
 
 /// `model.toml`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     /// The language model: a folder, relative to this one, or `hub:ORG/NAME[@REV]`.
     pub qwen: String,
     /// The vision tower, likewise.
     pub clip: String,
-    /// Image pads per picture, which is the number of the tower's patches. Default: the tower's.
+    /// Image pads per image, which is the number of the tower's patches. Default: the tower's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pad_num: Option<usize>,
     /// What the model was trained in. Default f32.
@@ -51,11 +69,27 @@ pub struct Description {
     /// The parts that were trained, such as `projector` and `lora`; for the reader's information.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trained: Vec<String>,
+    /// Placement of images, thinking, end of answers and the like. Default: as the reference recipe has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<ProcessorDescription>,
+    /// Content digests (`tower.rs`) of towers that no training of this model changed, by `qwen` and `clip`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digests: BTreeMap<String, String>,
 }
 
 /// The keys of `model.toml`.
-const KEYS: [&str; 8] =
-    ["qwen", "clip", "image_pad_num", "dtype", "system", "tokenizer", "template", "trained"];
+const KEYS: [&str; 10] = [
+    "qwen",
+    "clip",
+    "image_pad_num",
+    "dtype",
+    "system",
+    "tokenizer",
+    "template",
+    "trained",
+    "processor",
+    "digests",
+];
 
 /// A folder that is no model folder.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +108,27 @@ pub enum FolderError {
         /// What is wrong, with the line.
         why: String,
     },
+    /// A tower that was too large to be copied is not where it was.
+    #[error("{}: the tower `{name}` is neither in this folder{was}. Copy it to {}.", model.display(), model.join(name).display())]
+    NoTower {
+        /// The model folder.
+        model: PathBuf,
+        /// `qwen` or `clip`.
+        name: String,
+        /// Where else it was looked for.
+        was: String,
+    },
+    /// A tower changed since the model was trained.
+    #[error("the tower in {} is another one than the model in {} was trained with: its content digest differs. Train again, or bring the tower back.", tower.display(), model.display())]
+    OtherTower {
+        /// The model folder.
+        model: PathBuf,
+        /// The tower's folder.
+        tower: PathBuf,
+    },
+    /// A tower cannot be read.
+    #[error(transparent)]
+    Tower(#[from] TowerError),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -100,6 +155,10 @@ impl ModelFolder {
         let path = folder.join(DESCRIPTION);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && LlavaConfig::is_in(&folder) => {
+                let description = Description::of_llava(saved_dtype(&folder));
+                return Ok(Self { path: folder, description });
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(FolderError::NoDescription(folder));
             }
@@ -111,27 +170,81 @@ impl ModelFolder {
     }
 
     /// The folder of the language model.
-    pub fn qwen(&self) -> Result<PathBuf, HubError> {
-        self.resolve(&self.description.qwen)
+    pub fn qwen(&self) -> Result<PathBuf, FolderError> {
+        self.tower(QWEN, &self.description.qwen)
     }
 
     /// The folder of the vision tower.
-    pub fn clip(&self) -> Result<PathBuf, HubError> {
-        self.resolve(&self.description.clip)
+    pub fn clip(&self) -> Result<PathBuf, FolderError> {
+        self.tower(CLIP, &self.description.clip)
     }
 
-    /// The folder of the tokenizer.
-    pub fn tokenizer(&self) -> Result<PathBuf, HubError> {
-        self.resolve(self.description.tokenizer.as_ref().unwrap_or(&self.description.qwen))
+    /// The tower `name` in this folder itself.
+    pub fn inside(&self, name: &str) -> Option<PathBuf> {
+        let described = if name == QWEN { &self.description.qwen } else { &self.description.clip };
+        if described == WHOLE {
+            return Some(self.path.clone());
+        }
+        (described == name).then(|| self.path.join(name)).filter(|folder| folder.is_dir())
     }
 
-    /// The file of the chat template, when it is not the tokenizer's.
+    /// Whether the folder is a LLaVA of transformers, not one that a training wrote.
+    pub fn is_llava(&self) -> bool {
+        self.description.qwen == WHOLE
+    }
+
+    /// The tower `name` as this model's trainings made or changed it; `None` where it is somebody else's.
+    pub fn own(&self, name: &str) -> Option<PathBuf> {
+        self.inside(name).filter(|_| !self.description.digests.contains_key(name))
+    }
+
+    /// An error when a tower is another one than when the model was trained.
+    pub fn check_towers(&self) -> Result<(), FolderError> {
+        for (name, expected) in &self.description.digests {
+            let folder = if name == QWEN { self.qwen()? } else { self.clip()? };
+            if tower::digest(&folder)? != *expected {
+                return Err(FolderError::OtherTower { model: self.path.clone(), tower: folder });
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of the tokenizer: this one, if it has a tokenizer.
+    pub fn tokenizer(&self) -> Result<PathBuf, FolderError> {
+        match &self.description.tokenizer {
+            Some(locator) => Ok(self.resolve(locator)?),
+            None if self.path.join(TOKENIZER[0]).is_file() => Ok(self.path.clone()),
+            None => self.qwen(),
+        }
+    }
+
+    /// The file of the chat template, when it is not beside the tokenizer.
     pub fn template(&self) -> Option<PathBuf> {
         self.description.template.as_ref().map(|file| self.path.join(file))
     }
 
-    /// The projector's weights.
+    fn tower(&self, name: &str, described: &str) -> Result<PathBuf, FolderError> {
+        if described != name || self.path.join(name).is_dir() {
+            return Ok(self.resolve(described)?);
+        }
+        let missing = |was: Option<PathBuf>| FolderError::NoTower {
+            model: self.path.clone(),
+            name: name.to_owned(),
+            was: was.map(|was| format!(", nor in {}, where it was", was.display())).unwrap_or_default(),
+        };
+        let text = fs::read_to_string(self.path.join(TOWERS)).map_err(|_| missing(None))?;
+        let places: BTreeMap<String, PathBuf> = toml::from_str(&text).unwrap_or_default();
+        match places.get(name) {
+            Some(place) if place.is_dir() => Ok(place.clone()),
+            place => Err(missing(place.cloned())),
+        }
+    }
+
+    /// The projector's weights: a file, or the folder of a LLaVA.
     pub fn projector(&self) -> Result<PathBuf, HubError> {
+        if self.is_llava() {
+            return Ok(self.path.clone());
+        }
         hub::require_file(&self.path, PROJECTOR)
     }
 
@@ -141,7 +254,7 @@ impl ModelFolder {
     }
 
     fn resolve(&self, locator: &str) -> Result<PathBuf, HubError> {
-        if locator.starts_with(HUB) {
+        if is_repository(locator) {
             return hub::resolve(locator);
         }
         let folder = self.path.join(locator);
@@ -150,6 +263,22 @@ impl ModelFolder {
 }
 
 impl Description {
+    /// Of a LLaVA of transformers; its other files say the rest.
+    fn of_llava(dtype: Dtype) -> Self {
+        Self {
+            qwen: WHOLE.to_owned(),
+            clip: WHOLE.to_owned(),
+            image_pad_num: None,
+            dtype,
+            system: None,
+            tokenizer: None,
+            template: None,
+            trained: Vec::new(),
+            processor: None,
+            digests: BTreeMap::new(),
+        }
+    }
+
     /// Reads the text of a `model.toml`; the error says the line and, for an unknown key, the nearest known one.
     pub fn from_toml(text: &str) -> Result<Self, String> {
         let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
@@ -167,6 +296,23 @@ impl Description {
         toml::to_string(self)
             .map_err(|error| FolderError::Description { path: DESCRIPTION.into(), why: error.to_string() })
     }
+}
+
+/// What a LLaVA was saved in; f32 where its configuration is not read, which whoever loads the model tells.
+fn saved_dtype(folder: &Path) -> Dtype {
+    let text = fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    LlavaConfig::from_json(&text).map(|llava| llava.text.dtype).unwrap_or_default()
+}
+
+/// Writes down where the towers are that `folder` does not hold, by `qwen` and `clip`; nothing when it holds all.
+pub fn write_places(folder: &Path, places: &BTreeMap<String, PathBuf>) -> Result<(), FolderError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let path = folder.join(TOWERS);
+    let text = toml::to_string(places)
+        .map_err(|error| FolderError::Description { path: path.clone(), why: error.to_string() })?;
+    fs::write(&path, text).map_err(|source| FolderError::Io { path, source })
 }
 
 /// Makes `target` by letting `fill` write into an empty folder beside it, which then takes its name: a reader sees
@@ -187,12 +333,22 @@ pub fn write_atomically<E: From<FolderError>>(
         let _ = fs::remove_dir_all(&fresh);
         return Err(error);
     }
+    sync(&fresh).map_err(io)?;
     if target.exists() {
         fs::rename(target, &old).map_err(io)?;
     }
     fs::rename(&fresh, target).map_err(io)?;
     let _ = fs::remove_dir_all(&old);
     Ok(())
+}
+
+/// Waits until a folder and all below it are on the disk.
+fn sync(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { sync(&path)? } else { fs::File::open(&path)?.sync_all()? }
+    }
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -243,8 +399,24 @@ mod tests {
             tokenizer: None,
             template: None,
             trained: vec!["projector".to_owned(), "lora".to_owned()],
+            processor: Some(ProcessorDescription {
+                enable_thinking: true,
+                ..ProcessorDescription::default()
+            }),
+            digests: [("clip".to_owned(), "00".to_owned())].into(),
         };
         assert_eq!(Description::from_toml(&description.to_toml().unwrap()).unwrap(), description);
+    }
+
+    #[test]
+    fn a_llava_computes_in_what_it_was_saved_in() {
+        let saved = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llava/saved/config.json");
+        let text = fs::read_to_string(saved).unwrap();
+        for (name, dtype) in [("float32", Dtype::F32), ("bfloat16", Dtype::Bf16)] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("config.json"), text.replace("float32", name)).unwrap();
+            assert_eq!(open(folder.path()).unwrap().description.dtype, dtype);
+        }
     }
 
     #[test]

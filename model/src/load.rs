@@ -7,14 +7,19 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use crate::clip::ClipVision;
-use crate::config::{ClipVisionConfig, ConfigError, Dtype, PixelNorm, Qwen3Config};
+use crate::config::{ClipVisionConfig, ConfigError, Dtype, LlavaConfig, Qwen3Config};
+use crate::folder::FolderError;
 use crate::hub::{self, HubError};
-use crate::lora::LoraError;
+use crate::lora::{LoraError, TargetModules};
+use crate::magic::Content;
 use crate::peft::{self, PeftError};
 use crate::projector::Projector;
 use crate::qwen3::Qwen3;
 use crate::source::Loader;
 use crate::weights::{Checkpoint, CheckpointSource, Layout, WeightsError};
+
+/// The configuration in every folder of transformers.
+const CONFIG: &str = "config.json";
 
 /// Why a folder gives no model.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,9 @@ pub enum LoadError {
     /// A folder or file is not there.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The model folder, or one that it names.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The weights cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -75,44 +83,75 @@ pub enum LoadError {
 /// The text of `folder/name`.
 pub fn read_text(folder: &Path, name: &str) -> Result<String, LoadError> {
     let path = hub::require_file(folder, name)?;
-    fs::read_to_string(&path).map_err(|source| LoadError::Io { path, source })
+    match Content::of_file(&path) {
+        Ok(Some(content)) => Err(LoadError::Content { path, why: content.to_string() }),
+        _ => fs::read_to_string(&path).map_err(|source| LoadError::Io { path, source }),
+    }
 }
 
-/// The configuration of the language model in `folder`.
+/// The configuration of the language model in `folder`, alone or inside a LLaVA.
 pub fn qwen3_config(folder: &Path) -> Result<Qwen3Config, LoadError> {
-    let text = read_text(folder, "config.json")?;
-    Qwen3Config::from_json(&text)
-        .map_err(|source| LoadError::Config { path: folder.join("config.json"), source })
+    let text = read_text(folder, CONFIG)?;
+    let read = if LlavaConfig::describes(&text) {
+        LlavaConfig::from_json(&text).map(|llava| llava.text)
+    } else {
+        Qwen3Config::from_json(&text)
+    };
+    read.map_err(|source| LoadError::Config { path: folder.join(CONFIG), source })
 }
 
-/// The configuration of the vision tower in `folder`.
+/// The configuration of the vision tower in `folder`, alone, inside a whole CLIP model or inside a LLaVA.
 pub fn clip_config(folder: &Path) -> Result<ClipVisionConfig, LoadError> {
-    let text = read_text(folder, "config.json")?;
-    ClipVisionConfig::from_json(&text)
-        .map_err(|source| LoadError::Config { path: folder.join("config.json"), source })
+    let text = read_text(folder, CONFIG)?;
+    let read = if LlavaConfig::describes(&text) {
+        LlavaConfig::from_json(&text).map(|llava| llava.vision)
+    } else {
+        ClipVisionConfig::from_json(&text)
+    };
+    read.map_err(|source| LoadError::Config { path: folder.join(CONFIG), source })
 }
 
-/// The language model in `folder`: `config.json` and weights.
+/// The configuration of the LLaVA of transformers in `folder`; `None` when it holds something else.
+pub fn llava_config(folder: &Path) -> Result<Option<LlavaConfig>, LoadError> {
+    if !LlavaConfig::is_in(folder) {
+        return Ok(None);
+    }
+    let read = LlavaConfig::from_json(&read_text(folder, CONFIG)?);
+    read.map(Some).map_err(|source| LoadError::Config { path: folder.join(CONFIG), source })
+}
+
+/// The language model in `folder`: `config.json` and weights, alone or inside a LLaVA.
 pub fn qwen3(folder: &Path, device: &Device, dtype: Dtype) -> Result<Qwen3, LoadError> {
-    let config = qwen3_config(folder)?;
+    let mut config = qwen3_config(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
-    let mut source = CheckpointSource::new(&checkpoint, Layout::QWEN3);
+    let layout = if LlavaConfig::is_in(folder) { Layout::LLAVA_TEXT } else { Layout::QWEN3 };
+    config.tie_word_embeddings &= !has_own_head(&checkpoint, layout)?;
+    let mut source = CheckpointSource::new(&checkpoint, layout);
     let model = Qwen3::load(Loader::new(&mut source, device, dtype), &config);
     source.finish()?;
     Ok(model)
 }
 
-/// The vision tower in `folder`: `config.json` and weights, alone or inside a whole CLIP model.
+/// Whether a checkpoint holds a head that is not the embedding: transformers 5 then ties them not, whatever the
+/// configuration says (`PreTrainedModel.tie_weights`).
+fn has_own_head(checkpoint: &Checkpoint, layout: Layout) -> Result<bool, LoadError> {
+    let keys = ["lm_head.weight", "model.embed_tokens.weight"].map(|key| layout.find(checkpoint, key));
+    let [Some(head), Some(embedding)] = keys else { return Ok(false) };
+    Ok(checkpoint.are_equal(&head, &embedding)? == Some(false))
+}
+
+/// The vision tower in `folder`: `config.json` and weights, alone, inside a whole CLIP model or inside a LLaVA.
 pub fn clip(folder: &Path, device: &Device, dtype: Dtype) -> Result<ClipVision, LoadError> {
     let config = clip_config(folder)?;
     let checkpoint = Checkpoint::open(folder)?;
-    let mut source = CheckpointSource::new(&checkpoint, Layout::CLIP_VISION);
+    let layout = if LlavaConfig::is_in(folder) { Layout::LLAVA_VISION } else { Layout::CLIP_VISION };
+    let mut source = CheckpointSource::new(&checkpoint, layout);
     let model = ClipVision::load(Loader::new(&mut source, device, dtype), &config);
     source.finish()?;
     Ok(model)
 }
 
-/// The projector in the file `path`, from `vision` to `hidden` values.
+/// The projector in the file `path`, or in the folder `path` of a LLaVA, from `vision` to `hidden` values.
 pub fn projector(
     path: &Path,
     vision: usize,
@@ -120,8 +159,12 @@ pub fn projector(
     device: &Device,
     dtype: Dtype,
 ) -> Result<Projector, LoadError> {
-    let checkpoint = Checkpoint::open_file(path)?;
-    let mut source = CheckpointSource::new(&checkpoint, Layout::EXACT);
+    let (checkpoint, layout) = if path.is_dir() {
+        (Checkpoint::open(path)?, Layout::LLAVA_PROJECTOR)
+    } else {
+        (Checkpoint::open_file(path)?, Layout::EXACT)
+    };
+    let mut source = CheckpointSource::new(&checkpoint, layout);
     let model = Projector::load(Loader::new(&mut source, device, dtype), vision, hidden);
     source.finish()?;
     Ok(model)
@@ -135,8 +178,13 @@ pub fn adapter(
     device: &Device,
     dtype: Dtype,
 ) -> Result<(), LoadError> {
-    let config = peft::read_config(folder)?;
-    let checkpoint = Checkpoint::open_file(&hub::require_file(folder, peft::WEIGHTS)?)?;
+    let mut config = peft::read_config(folder)?;
+    let checkpoint = Checkpoint::open_file(&peft::weights_file(folder)?)?;
+    let named = named_linears(&checkpoint, folder)?;
+    if let Err(LoraError::Pattern { field: "target_modules", .. }) = config.matcher() {
+        // An expression that only Python reads: PEFT wrote a tensor for each linear that it matched.
+        config.target_modules = TargetModules::Names(named);
+    }
     let mut source = CheckpointSource::new(&checkpoint, Layout::PEFT);
     model
         .add_lora(Loader::new(&mut source, device, dtype), &config)
@@ -148,6 +196,28 @@ pub fn adapter(
         }
         Err(other) => Err(other.into()),
     }
+}
+
+/// The linears that an adapter's tensors belong to; refuses an adapter of something else, and an empty one.
+fn named_linears(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<String>, LoadError> {
+    let content = |why: String| LoadError::Content { path: folder.to_owned(), why };
+    let mut linears = Vec::new();
+    for key in checkpoint.keys() {
+        let name = key.trim_start_matches("base_model.model.");
+        let Some((linear, _)) = name.split_once(".lora_") else {
+            return Err(content(format!(
+                "the adapter replaces `{name}`, which is not supported: it must be LoRA alone."
+            )));
+        };
+        if linear == "lm_head" || name.contains(".lora_embedding_") {
+            return Err(content(format!(
+                "the adapter changes `{linear}`, which is not supported: only the linears of the layers may be adapted."
+            )));
+        }
+        linears.push(linear.to_owned());
+    }
+    linears.dedup();
+    if linears.is_empty() { Err(content("the adapter holds no tensors.".to_owned())) } else { Ok(linears) }
 }
 
 /// The ids that end an answer: `eos_token_id` (one or a list) of `generation_config.json`, otherwise of
@@ -172,24 +242,8 @@ fn id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
-/// How pictures are normalised for the tower in `folder`: `image_mean` and `image_std` of
-/// `preprocessor_config.json`, otherwise OpenAI's constants.
-pub fn pixel_norm(folder: &Path) -> Result<PixelNorm, LoadError> {
-    let mut norm = PixelNorm::default();
-    let Some(config) = optional_json(folder, "preprocessor_config.json")? else { return Ok(norm) };
-    for (name, values) in [("image_mean", &mut norm.mean), ("image_std", &mut norm.std)] {
-        if let Some(value) = config.get(name) {
-            *values = serde_json::from_value(value.clone()).map_err(|error| LoadError::Content {
-                path: folder.join("preprocessor_config.json"),
-                why: format!("{name} must be three numbers: {error}."),
-            })?;
-        }
-    }
-    Ok(norm)
-}
-
 /// The JSON in `folder/name`; `None` when there is no such file.
-fn optional_json(folder: &Path, name: &str) -> Result<Option<Value>, LoadError> {
+pub(crate) fn optional_json(folder: &Path, name: &str) -> Result<Option<Value>, LoadError> {
     let path = folder.join(name);
     if !path.is_file() {
         return Ok(None);

@@ -6,10 +6,15 @@
 //! With 151,936 tokens in the vocabulary, logits are the largest tensor of a step. They are made for some
 //! rows at a time and dropped at once: the gradient of cross-entropy is known (`softmax - one_hot`), so that
 //! its product with the head is taken in the forward pass and nothing of vocabulary size waits for backward.
+//!
+//! Likewise the decoder's last layer makes keys and values for all tokens but outputs for those positions alone, and the tokens that
+//! all rows begin with are computed once while the language model is frozen. Losses agree with the plain way to rounding
+//! (`tests/training.rs`).
 
 use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax};
 
-use crate::linear::rows_by_weight;
+use crate::kernels::{self, Predicted};
+use crate::product::rows_by_weight;
 
 /// Most logits held at once: 64 MiB in f32.
 const LOGITS: usize = 1 << 24;
@@ -45,25 +50,59 @@ pub fn answer_positions(labels: &[i32]) -> (Vec<usize>, Vec<u32>) {
 /// # Shapes
 /// - hidden: `[rows, hidden_size]`, head: `[vocab_size, hidden_size]`
 pub fn answer_loss(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32]) -> AnswerLoss {
+    answer_loss_in_runs(hidden, head, targets, (LOGITS / head.dims()[0]).max(1))
+}
+
+/// As [`answer_loss`], with the logits of `rows_at_once` rows at a time.
+pub(crate) fn answer_loss_in_runs(
+    hidden: Tensor<2>,
+    head: &Tensor<2>,
+    targets: &[u32],
+    rows_at_once: usize,
+) -> AnswerLoss {
     let [rows, _] = hidden.dims();
-    let rows_at_once = (LOGITS / head.dims()[0]).max(1);
     let trains = hidden.is_tracked() || head.is_tracked();
-    let runs: Vec<Run> = (0..rows)
-        .step_by(rows_at_once)
-        .map(|start| {
-            let length = rows_at_once.min(rows - start);
-            let hidden = hidden.clone().inner().narrow(0, start, length);
-            run(hidden, head, &targets[start..start + length], trains)
-        })
-        .collect();
+    let mut runs: Vec<Run> = Vec::new();
+    // Of all runs together, in f32: a run's own has the size of the head.
+    let mut head_grad: Option<Tensor<2>> = None;
+    for start in (0..rows).step_by(rows_at_once) {
+        let length = rows_at_once.min(rows - start);
+        let hidden = hidden.clone().inner().narrow(0, start, length);
+        let mut run = run(hidden, head, &targets[start..start + length], trains);
+        if let Some(grad) = run.head_grad.take().map(|grad| grad.cast(FloatDType::F32)) {
+            head_grad = Some(head_grad.map_or(grad.clone(), |sum| sum + grad));
+        }
+        runs.push(run);
+    }
     let per_token = Tensor::cat(runs.iter().map(|run| run.losses.clone()).collect(), 0);
     let correct = Tensor::cat(runs.iter().map(|run| run.correct.clone()).collect(), 0);
     let value = per_token.clone().sum();
-    let sum = if trains { with_gradient(value, hidden, head, runs) } else { value };
+    let sum = if trains { with_gradient(value, hidden, head, runs, head_grad) } else { value };
     AnswerLoss { sum, per_token, correct }
 }
 
 fn run(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32], trains: bool) -> Run {
+    let on_cpu = kernels::takes(&hidden) && kernels::takes(head);
+    if on_cpu {
+        run_on_cpu(hidden, head, targets, trains)
+    } else {
+        run_anywhere(hidden, head, targets, trains)
+    }
+}
+
+fn run_on_cpu(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32], trains: bool) -> Run {
+    let weight = head.clone().inner();
+    let logits = rows_by_weight(hidden.clone(), &weight);
+    let Predicted { losses, correct, gradient } = kernels::cross_entropy(logits, targets, trains);
+    Run {
+        losses,
+        correct,
+        hidden_grad: gradient.clone().map(|gradient| kernels::product(gradient, &weight)),
+        head_grad: gradient.filter(|_| head.is_tracked()).map(|grad| grad.transpose().matmul(hidden)),
+    }
+}
+
+fn run_anywhere(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32], trains: bool) -> Run {
     let dtype = hidden.dtype();
     let weight = head.clone().inner();
     let targets: Vec<i32> = targets.iter().map(|target| *target as i32).collect();
@@ -91,13 +130,17 @@ fn run(hidden: Tensor<2>, head: &Tensor<2>, targets: &[u32], trains: bool) -> Ru
 }
 
 /// `value`, with the given gradients in backward: a linear function with these slopes, shifted to `value`.
-fn with_gradient(value: Tensor<1>, hidden: Tensor<2>, head: &Tensor<2>, mut runs: Vec<Run>) -> Tensor<1> {
-    let head_grad = runs.iter_mut().filter_map(|run| run.head_grad.take()).reduce(|sum, grad| sum + grad);
+fn with_gradient(
+    value: Tensor<1>,
+    hidden: Tensor<2>,
+    head: &Tensor<2>,
+    runs: Vec<Run>,
+    head_grad: Option<Tensor<2>>,
+) -> Tensor<1> {
     let hidden_grad = Tensor::cat(runs.into_iter().filter_map(|run| run.hidden_grad).collect(), 0);
-    let mut slope = (hidden * hidden_grad).sum();
+    let mut slope = (hidden * hidden_grad).sum().cast(FloatDType::F32);
     if let Some(head_grad) = head_grad {
-        slope = slope + (head.clone() * head_grad).sum();
+        slope = slope + (head.clone().cast(FloatDType::F32) * head_grad).sum();
     }
-    let slope = slope.cast(FloatDType::F32);
     slope.clone() - slope.inner() + value
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::{FloatDType, Tensor, module::layer_norm};
 
+use crate::kernels;
 use crate::source::{Init, Loader, ParameterVisitor};
 
 /// Root-mean-square norm (arXiv:1910.07467): `x / sqrt(mean(x^2) + eps) * weight`.
@@ -23,6 +24,9 @@ impl RmsNorm {
     /// # Shapes
     /// - x: `[..., width]` -> `[..., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if kernels::takes(&x) && kernels::takes(&self.weight) {
+            return kernels::rms_norm(x, &self.weight, self.eps);
+        }
         let dtype = x.dtype();
         let x = x.cast(FloatDType::F32);
         let mean_square = x.clone().square().mean_dim(D - 1);
@@ -57,7 +61,14 @@ impl LayerNorm {
     /// # Shapes
     /// - x: `[..., width]` -> `[..., width]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        layer_norm(x, self.weight.clone(), Some(self.bias.clone()), self.eps)
+        let tracks = [&self.weight, &self.bias].iter().any(|weight| weight.is_autodiff()) || x.is_autodiff();
+        if !tracks && kernels::takes(&x) && kernels::takes(&self.weight) {
+            return kernels::layer_norm(x, &self.weight, &self.bias, self.eps);
+        }
+        // Mean and variance in f32 whatever the dtype, as in PyTorch: backends that round in between lose bf16's few bits.
+        let dtype = x.dtype();
+        let [weight, bias] = [&self.weight, &self.bias].map(|values| values.clone().cast(FloatDType::F32));
+        layer_norm(x.cast(FloatDType::F32), weight, Some(bias), self.eps).cast(dtype)
     }
 
     /// Shows weight and bias at `path` (which ends in a dot).

@@ -1,21 +1,25 @@
 //! PEFT adapters: `adapter_config.json` and `adapter_model.safetensors`, as PEFT 0.21 writes and reads them.
 //!
 //! Keys are `base_model.model.` + the linear's name + `.lora_A.weight` `[r, in]` or `.lora_B.weight` `[out, r]`. Only
-//! plain LoRA on linears is supported; a setting that would change the arithmetic is an error by its name, never
+//! LoRA on linears is supported; a setting that would change the arithmetic is an error by its name, never
 //! ignored (`peft/tuners/lora/config.py`, 0.21.2).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::config::ConfigError;
+use crate::config::fields::{Field, Object, Table, is_unset};
 use crate::hub::{self, HubError};
-use crate::lora::LoraConfig;
+use crate::lora::{LoraConfig, TargetModules};
 
 /// The settings of an adapter.
 pub const CONFIG: &str = "adapter_config.json";
 /// The tensors of an adapter.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// The tensors of an adapter as PEFT wrote them before safetensors.
+const OLD_WEIGHTS: &str = "adapter_model.bin";
 
 /// An adapter that this crate cannot apply.
 #[derive(Debug, thiserror::Error)]
@@ -39,107 +43,146 @@ pub enum PeftError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// A setting that plain LoRA does not have.
-    #[error("{}: {field} = {value} is not supported; {supported}.", path.display())]
+    /// A setting that is not supported.
+    #[error("{}: {source}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// The setting.
-        field: String,
-        /// Its value, as JSON.
-        value: String,
-        /// What it must be instead.
-        supported: &'static str,
+        /// The setting and its value.
+        source: ConfigError,
     },
 }
 
-/// Settings whose value does not change what a trained adapter computes.
-const WITHOUT_EFFECT: [&str; 13] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "eva_config",
-    "inference_mode",
-    "loftq_config",
-    "lora_ga_config",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "corda_config",
-    "ensure_weight_tying",
+use Field::{Harmless, Only, Used};
+
+const REPLACED: &str = "replacing other weights is not supported";
+const PLAIN: &str = "only plain LoRA on linears is supported";
+
+/// Every setting of `LoraConfig` (0.21.2) but those that a loaded adapter does not feel.
+const FIELDS: Table = &[
+    ("peft_type", Only(|value| value == "LORA", "only LORA adapters are supported")),
+    ("task_type", Only(|value| value == "CAUSAL_LM", "only CAUSAL_LM adapters are supported")),
+    ("r", Used),
+    ("lora_alpha", Used),
+    ("lora_dropout", Used),
+    ("use_rslora", Used),
+    ("target_modules", Used),
+    ("exclude_modules", Used),
+    ("rank_pattern", Used),
+    ("alpha_pattern", Used),
+    ("layers_to_transform", Used),
+    // The first number in a name is the layer's, whatever stands before it.
+    ("layers_pattern", Only(names_layers, "the layers of Qwen3 are called `layers`")),
+    ("bias", Only(|value| value == "none", "only \"none\" is supported")),
+    ("init_lora_weights", Only(keeps_base, "it changes the base model's weights, which is not supported")),
+    ("modules_to_save", Only(is_unset, REPLACED)),
+    ("trainable_token_indices", Only(is_unset, REPLACED)),
+    ("layer_replication", Only(is_unset, PLAIN)),
+    ("target_parameters", Only(is_unset, PLAIN)),
+    ("lora_bias", Only(is_unset, PLAIN)),
+    ("use_dora", Only(is_unset, PLAIN)),
+    ("use_qalora", Only(is_unset, PLAIN)),
+    ("use_bdlora", Only(is_unset, PLAIN)),
+    ("alora_invocation_tokens", Only(is_unset, PLAIN)),
+    ("arrow_config", Only(is_unset, PLAIN)),
+    ("kasa_config", Only(is_unset, PLAIN)),
+    ("megatron_config", Only(is_unset, PLAIN)),
+    ("monteclora_config", Only(is_unset, PLAIN)),
+    ("velora_config", Only(is_unset, PLAIN)),
+    ("fan_in_fan_out", Harmless), // PEFT turns it off for linears
+    ("auto_mapping", Harmless),
+    ("base_model_name_or_path", Harmless),
+    ("corda_config", Harmless),
+    ("ensure_weight_tying", Harmless),
+    ("eva_config", Harmless),
+    ("inference_mode", Harmless),
+    ("loftq_config", Harmless),
+    ("lora_ga_config", Harmless),
+    ("megatron_core", Harmless),
+    ("peft_version", Harmless),
+    ("qalora_group_size", Harmless),
+    ("revision", Harmless),
+    ("runtime_config", Harmless),
 ];
 
-/// Initialisations of A and B that leave the base weights as they are.
-const HARMLESS_INITS: [&str; 2] = ["gaussian", "orthogonal"];
+/// Whether an initialisation of A and B leaves the base weights as they are.
+fn keeps_base(init: &Value) -> bool {
+    init.is_boolean() || init.as_str().is_some_and(|name| ["gaussian", "orthogonal", "eva"].contains(&name))
+}
+
+fn names_layers(pattern: &Value) -> bool {
+    is_unset(pattern) || *pattern == json!("layers") || *pattern == json!(["layers"])
+}
 
 /// The settings of the adapter in `folder`.
 pub fn read_config(folder: &Path) -> Result<LoraConfig, PeftError> {
     let path = hub::require_file(folder, CONFIG)?;
     let text = fs::read_to_string(&path).map_err(|source| PeftError::Io { path: path.clone(), source })?;
-    let fields: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|source| PeftError::Json { path: path.clone(), source })?;
-    for (field, value) in &fields {
-        if let Some(supported) = objection(field, value) {
-            let (field, value) = (field.clone(), value.to_string());
-            return Err(PeftError::Unsupported { path, field, value, supported });
+    let json = |source| PeftError::Json { path: path.clone(), source };
+    let value: Value = serde_json::from_str(&text).map_err(json)?;
+    let unsupported = |source| PeftError::Unsupported { path: path.clone(), source };
+    let object = Object::checked("LoRA", &value, &[FIELDS]).map_err(unsupported)?;
+    let config: LoraConfig = serde_json::from_str(&text).map_err(json)?;
+    if config.layers_to_transform.is_some() && matches!(config.target_modules, TargetModules::Pattern(_)) {
+        let reason = "it goes with a list of target_modules only, as in PEFT";
+        return Err(unsupported(object.refuse("layers_to_transform", reason)));
+    }
+    Ok(config)
+}
+
+/// The file of the adapter's tensors in `folder`.
+pub fn weights_file(folder: &Path) -> Result<PathBuf, HubError> {
+    let old = folder.join(OLD_WEIGHTS);
+    if !folder.join(WEIGHTS).is_file() && old.is_file() {
+        return Ok(old);
+    }
+    hub::require_file(folder, WEIGHTS)
+}
+
+/// Where PEFT finds the model that an adapter belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseModel {
+    /// `base_model_name_or_path`: a name on the hub or a folder.
+    pub name: String,
+    /// The branch, tag or commit, when it is not the main one.
+    pub revision: Option<String>,
+}
+
+impl BaseModel {
+    /// The model that a locator (`hub:ORG/NAME[@REV]` or a folder) names.
+    pub fn of(locator: &str) -> Self {
+        match hub::Source::of(locator) {
+            None => Self { name: locator.to_owned(), revision: None },
+            // PEFT asks Hugging Face, where a model has the same name but other revisions than at ModelScope.
+            Some((source, text)) => {
+                let (name, revision) = text.split_once('@').unzip();
+                let revision = revision.filter(|_| source == hub::Source::HuggingFace);
+                Self { name: name.unwrap_or(text).to_owned(), revision: revision.map(str::to_owned) }
+            }
         }
     }
-    serde_json::from_value(Value::Object(fields)).map_err(|source| PeftError::Json { path, source })
 }
 
-/// What would be supported instead of `field` = `value`; `None` when it is fine.
-fn objection(field: &str, value: &Value) -> Option<&'static str> {
-    let fine = match field {
-        "peft_type" => return (value != "LORA").then_some("the type must be LORA"),
-        "task_type" => value.is_null() || value == "CAUSAL_LM",
-        "bias" => return (value != "none").then_some("it must be \"none\""),
-        "r" | "lora_alpha" | "lora_dropout" | "use_rslora" => true,
-        "target_modules" => return (!value.is_array()).then_some("it must be a list of module names"),
-        "init_lora_weights" => {
-            value.is_boolean() || value.as_str().is_some_and(|name| HARMLESS_INITS.contains(&name))
-        }
-        known if WITHOUT_EFFECT.contains(&known) => true,
-        _ => is_unset(value),
-    };
-    (!fine).then_some("the adapter must be plain LoRA with one rank and alpha for all targets")
-}
-
-/// Whether a setting is off: null, false, zero or empty.
-fn is_unset(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(on) => !on,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
-}
-
-/// The text of an `adapter_config.json` for `config` on the base model `base` (a hub name or a folder), with every
-/// field that PEFT 0.21.2 writes.
-pub fn config_json(config: &LoraConfig, base: &str) -> String {
-    let mut target_modules = config.target_modules.clone();
-    target_modules.sort();
+/// The text of an `adapter_config.json` for `config` on `base`, with every field that PEFT 0.21.2 writes.
+pub fn config_json(config: &LoraConfig, base: &BaseModel) -> String {
     let fields = json!({
         "alora_invocation_tokens": null,
-        "alpha_pattern": {},
+        "alpha_pattern": config.alpha_pattern,
         "arrow_config": null,
         "auto_mapping": null,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base.name,
         "bias": "none",
         "corda_config": null,
         "ensure_weight_tying": false,
         "eva_config": null,
-        "exclude_modules": null,
+        "exclude_modules": config.exclude_modules.clone().map(TargetModules::sorted),
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
         "kasa_config": null,
         "layer_replication": null,
         "layers_pattern": null,
-        "layers_to_transform": null,
+        "layers_to_transform": config.layers_to_transform,
         "loftq_config": {},
         "lora_alpha": number(config.lora_alpha),
         "lora_bias": false,
@@ -153,9 +196,9 @@ pub fn config_json(config: &LoraConfig, base: &str) -> String {
         "peft_version": "0.21.2",
         "qalora_group_size": 16,
         "r": config.r,
-        "rank_pattern": {},
-        "revision": null,
-        "target_modules": target_modules,
+        "rank_pattern": config.rank_pattern,
+        "revision": base.revision,
+        "target_modules": config.target_modules.clone().sorted(),
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,
@@ -171,4 +214,21 @@ pub fn config_json(config: &LoraConfig, base: &str) -> String {
 /// A whole number without the `.0` that PEFT's integer fields would not have.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peft_looks_for_a_base_at_hugging_face_wherever_it_came_from() {
+        let base = |locator: &str| {
+            let BaseModel { name, revision } = BaseModel::of(locator);
+            (name, revision)
+        };
+        let named = |revision: Option<&str>| ("a/b".to_owned(), revision.map(str::to_owned));
+        assert_eq!(base("hub:a/b@v1"), named(Some("v1")));
+        assert_eq!(base("ms:a/b@v1"), named(None));
+        assert_eq!(base("/models/a"), ("/models/a".to_owned(), None));
+    }
 }

@@ -12,14 +12,16 @@
 
 mod recompute;
 
-use burn::tensor::{Int, Tensor, TensorData, activation::silu};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation::silu};
 
 use crate::attention::{TokenMask, attention};
 use crate::cache::KvCache;
 use crate::config::{Dtype, Qwen3Config};
-use crate::linear::{Linear, rows_by_weight};
+use crate::kernels;
+use crate::linear::Linear;
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::norm::RmsNorm;
+use crate::product::rows_by_weight;
 use crate::rotary::{RotaryEmbedding, Rotation};
 use crate::source::{Init, Loader, ParameterVisitor};
 
@@ -88,7 +90,38 @@ pub struct Qwen3 {
 struct Pass<'a> {
     rotation: Rotation,
     bias: Option<Tensor<5>>,
-    cache: Option<&'a mut KvCache>,
+    past: Past<'a>,
+}
+
+/// What the tokens of a pass follow.
+#[derive(Debug)]
+pub enum Past<'a> {
+    /// Nothing.
+    Empty,
+    /// The tokens in a cache, row by row; the new ones are added to it.
+    Cache(&'a mut KvCache),
+    /// The tokens of the one row in a cache, which all rows follow; it stays as it is.
+    Shared(&'a KvCache),
+}
+
+impl Past<'_> {
+    /// Keys and values of all tokens that those of `layer` may see.
+    fn join(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        match self {
+            Self::Empty => (k, v),
+            Self::Cache(cache) => cache.write(layer, k, v),
+            Self::Shared(cache) => cache.before(layer, k, v),
+        }
+    }
+
+    /// Announces new tokens; answers with the mask of all tokens.
+    fn extend(&mut self, mask: &TokenMask) -> TokenMask {
+        match self {
+            Self::Empty => mask.clone(),
+            Self::Cache(cache) => cache.extend(mask),
+            Self::Shared(cache) => cache.mask_before(mask),
+        }
+    }
 }
 
 impl Attention {
@@ -115,17 +148,39 @@ impl Attention {
         }
     }
 
-    /// # Shapes
-    /// - x: `[batch, tokens, hidden_size]` -> the same
-    fn forward(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
-        self.o_proj.forward(self.mix(x, layer, pass))
-    }
-
     /// What the heads gather, before `o_proj`.
     ///
     /// # Shapes
     /// - x: `[batch, tokens, hidden_size]` -> `[batch, tokens, heads * head_dim]`
     fn mix(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
+        let (q, k, v) = self.project(x, &pass.rotation);
+        let (k, v) = pass.past.join(layer, k, v);
+        attention(q, k, v, pass.bias.as_ref())
+    }
+
+    /// As [`Attention::mix`] of one new token of each of several sequences, each after a past of its own.
+    fn mix_each(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        rotation: &Rotation,
+        pasts: &mut [&mut KvCache],
+    ) -> Tensor<3> {
+        let (q, k, v) = self.project(x, rotation);
+        let one = |row: usize, x: &Tensor<4>| x.clone().narrow(0, row, 1);
+        let rows = pasts.iter_mut().enumerate().map(|(row, past)| {
+            let (keys, values) = past.write(layer, one(row, &k), one(row, &v));
+            attention(one(row, &q), keys, values, None)
+        });
+        Tensor::cat(rows.collect(), 0)
+    }
+
+    /// Queries, keys and values, turned by their positions.
+    ///
+    /// # Shapes
+    /// - x: `[batch, tokens, hidden_size]`
+    /// - result: `[batch, tokens, heads, head_dim]`, then `[batch, kv_heads, tokens, head_dim]` twice
+    fn project(&self, x: Tensor<3>, rotation: &Rotation) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let heads = |x: Tensor<3>| {
             let [batch, tokens, width] = x.dims();
             x.reshape([batch, tokens, width / self.head_dim, self.head_dim])
@@ -133,14 +188,7 @@ impl Attention {
         let q = self.q_norm.forward(heads(self.q_proj.forward(x.clone())));
         let k = self.k_norm.forward(heads(self.k_proj.forward(x.clone())));
         let v = heads(self.v_proj.forward(x));
-        let q = pass.rotation.apply(q);
-        let k = pass.rotation.apply(k).swap_dims(1, 2);
-        let v = v.swap_dims(1, 2);
-        let (k, v) = match &mut pass.cache {
-            Some(cache) => cache.write(layer, k, v),
-            None => (k, v),
-        };
-        attention(q, k, v, pass.bias.as_ref())
+        (rotation.apply(q), rotation.apply(k).swap_dims(1, 2), v.swap_dims(1, 2))
     }
 }
 
@@ -158,8 +206,12 @@ impl Mlp {
     /// # Shapes
     /// - x: `[..., hidden_size]` -> the same
     fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let (gate, up) = (self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        self.down_proj.forward(if kernels::takes(&gate) {
+            kernels::swiglu(gate, up)
+        } else {
+            silu(gate) * up
+        })
     }
 }
 
@@ -177,8 +229,26 @@ impl DecoderLayer {
     /// # Shapes
     /// - x: `[batch, tokens, hidden_size]` -> the same
     fn forward(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>) -> Tensor<3> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), layer, pass);
+        let mixed = self.self_attn.mix(self.input_layernorm.forward(x.clone()), layer, pass);
+        self.after_attention(x, mixed)
+    }
+
+    /// What becomes of the stream `x` and of what the heads gathered for it, `mixed`.
+    fn after_attention<const D: usize>(&self, x: Tensor<D>, mixed: Tensor<D>) -> Tensor<D> {
+        let x = x + self.self_attn.o_proj.forward(mixed);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+    }
+
+    /// As [`DecoderLayer::forward`] of one new token of each of several sequences.
+    fn forward_each(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        rotation: &Rotation,
+        pasts: &mut [&mut KvCache],
+    ) -> Tensor<3> {
+        let mixed = self.self_attn.mix_each(self.input_layernorm.forward(x.clone()), layer, rotation, pasts);
+        self.after_attention(x, mixed)
     }
 
     /// As [`DecoderLayer::forward`], of the rows at `positions` of the flattened batch alone: what is not looked at
@@ -188,8 +258,7 @@ impl DecoderLayer {
     /// - x: `[batch, tokens, hidden_size]` -> `[positions, hidden_size]`
     fn forward_at(&self, x: Tensor<3>, layer: usize, pass: &mut Pass<'_>, positions: &[usize]) -> Tensor<2> {
         let mixed = self.self_attn.mix(self.input_layernorm.forward(x.clone()), layer, pass);
-        let x = rows(x, positions) + self.self_attn.o_proj.forward(rows(mixed, positions));
-        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+        self.after_attention(rows(x, positions), rows(mixed, positions))
     }
 
     /// The layer's linears by their names in it.
@@ -249,14 +318,23 @@ impl Qwen3 {
         self.dtype
     }
 
+    /// Says that all weights are f32 now.
+    pub(crate) fn computes_in_f32(&mut self) {
+        self.dtype = Dtype::F32;
+    }
+
     /// The embeddings of `ids`, which must be below `vocab_size`: `[ids, hidden_size]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<2> {
         let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let count = ids.len();
         let device = self.embed_tokens.device().inner();
-        self.embed_tokens
-            .clone()
-            .select(0, Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device))
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device);
+        let table = self.embed_tokens.clone();
+        if !table.is_tracked() {
+            return table.select(0, ids);
+        }
+        // The gradients of one token's places add up in f32: in bf16 the 257th of equal ones no longer counts.
+        table.cast(FloatDType::F32).select(0, ids).cast(self.dtype.float())
     }
 
     /// The final hidden states, after `model.norm`.
@@ -264,12 +342,12 @@ impl Qwen3 {
     /// # Shapes
     /// - x: `[batch, tokens, hidden_size]` (embeddings) -> the same
     pub fn forward(&self, x: Tensor<3>, mask: &TokenMask) -> Tensor<3> {
-        let mut pass = self.pass(mask, mask.tokens(), None);
+        let mut pass = self.pass(mask, Past::Empty);
         self.norm.forward(self.run(x, &mut pass))
     }
 
-    /// The final hidden states at `positions` of the flattened batch alone, of tokens that follow those in `cache`, if
-    /// there is one: the last layer leaves the others out.
+    /// The final hidden states at `positions` of the flattened batch alone, of tokens that follow `past`: the last layer
+    /// leaves the others out.
     ///
     /// # Shapes
     /// - x: `[batch, tokens, hidden_size]` (embeddings) -> `[positions, hidden_size]`
@@ -277,14 +355,10 @@ impl Qwen3 {
         &self,
         x: Tensor<3>,
         mask: &TokenMask,
-        cache: Option<&mut KvCache>,
+        past: Past<'_>,
         positions: &[usize],
     ) -> Tensor<2> {
-        let (all, cache) = match cache {
-            Some(cache) => (cache.extend(mask), Some(cache)),
-            None => (mask.clone(), None),
-        };
-        let mut pass = self.pass(&all, mask.tokens(), cache);
+        let mut pass = self.pass(mask, past);
         let Some((last, before)) = self.layers.split_last() else {
             return self.norm.forward(rows(x, positions));
         };
@@ -295,14 +369,32 @@ impl Qwen3 {
     /// As [`Qwen3::forward`] for tokens that follow those in `cache`; adds them to it. `mask` says which of
     /// the new tokens are real.
     pub fn forward_cached(&self, x: Tensor<3>, mask: &TokenMask, cache: &mut KvCache) -> Tensor<3> {
-        let all = cache.extend(mask);
-        let mut pass = self.pass(&all, mask.tokens(), Some(cache));
+        let mut pass = self.pass(mask, Past::Cache(cache));
         self.norm.forward(self.run(x, &mut pass))
+    }
+
+    /// The final hidden states of one new token of each of several sequences, each after a past of its own, to which the token
+    /// is added. The linears see all rows at once, so that a weight is read once for all of them; attention sees each sequence
+    /// alone, so that nothing is padded and a sequence can join or leave between two tokens.
+    ///
+    /// # Shapes
+    /// - x: `[sequences, 1, hidden_size]` (embeddings) -> the same
+    pub fn forward_each(&self, x: Tensor<3>, pasts: &mut [&mut KvCache]) -> Tensor<3> {
+        let one = TokenMask::full(1, 1);
+        let positions: Vec<u32> = pasts
+            .iter_mut()
+            .map(|past| past.extend(&one).positions().last().copied().unwrap_or_default())
+            .collect();
+        let device = self.embed_tokens.device().inner();
+        let rotation = self.rotary.at(&positions, positions.len(), &device, self.dtype);
+        let layers = self.layers.iter().enumerate();
+        let x = layers.fold(x, |x, (n, layer)| layer.forward_each(x, n, &rotation, pasts));
+        self.norm.forward(x)
     }
 
     /// The embeddings, then every layer's output (the last before `model.norm`).
     pub fn hidden_states(&self, x: Tensor<3>, mask: &TokenMask) -> Vec<Tensor<3>> {
-        let mut pass = self.pass(mask, mask.tokens(), None);
+        let mut pass = self.pass(mask, Past::Empty);
         let mut states = vec![x];
         for (n, layer) in self.layers.iter().enumerate() {
             let x = states[n].clone();
@@ -322,18 +414,24 @@ impl Qwen3 {
     }
 
     /// Puts an adapter beside every linear that `config` targets; keys are PEFT's without their
-    /// `base_model.model.` in front.
+    /// `base_model.model.` in front. At least one linear must be targeted.
     pub fn add_lora(&mut self, mut loader: Loader<'_>, config: &LoraConfig) -> Result<(), LoraError> {
-        let mut names = Vec::new();
-        self.for_each_linear(|name, _| names.push(name.to_owned()));
-        config.validate(&names)?;
+        config.validate(&self.linear_names())?;
+        let matcher = config.matcher()?;
         self.for_each_linear(|name, linear| {
-            if config.targets(name) {
+            if let Some(adapter) = matcher.adapter(name) {
                 let [outputs, inputs] = linear.weight.dims();
-                linear.adapter = Some(LoraAdapter::load(loader.at(name), config, inputs, outputs));
+                linear.adapter = Some(LoraAdapter::load(loader.at(name), &adapter, inputs, outputs));
             }
         });
         Ok(())
+    }
+
+    /// The dotted names of the layers' linears, which an adapter may target.
+    pub fn linear_names(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.for_each_linear(|name, _| names.push(name.to_owned()));
+        names
     }
 
     /// Adds every adapter's update to its weight.
@@ -380,8 +478,9 @@ impl Qwen3 {
         self.layers.iter().enumerate().fold(x, |x, (n, layer)| layer.forward(x, n, pass))
     }
 
-    /// Angles and mask of the last `new` tokens of each row.
-    fn pass<'a>(&self, mask: &TokenMask, new: usize, cache: Option<&'a mut KvCache>) -> Pass<'a> {
+    /// Angles and mask of new tokens behind `past`.
+    fn pass<'a>(&self, new: &TokenMask, mut past: Past<'a>) -> Pass<'a> {
+        let (mask, new) = (past.extend(new), new.tokens());
         let device = self.embed_tokens.device().inner();
         let positions = mask.positions();
         let last = positions.chunks(mask.tokens().max(1)).flat_map(|row| &row[row.len() - new..]);
@@ -389,7 +488,7 @@ impl Qwen3 {
         Pass {
             rotation: self.rotary.at(&last, mask.batch(), &device, self.dtype),
             bias: mask.causal_bias(new, &device),
-            cache,
+            past,
         }
     }
 }

@@ -6,6 +6,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::Dtype;
+use crate::kernels;
 
 /// The angular speed of each pair, in radians per position.
 #[derive(Clone, Debug)]
@@ -51,6 +52,9 @@ impl Rotation {
     /// # Shapes
     /// - x: `[batch, tokens, heads, head_dim]` -> the same
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        if kernels::takes(&x) {
+            return kernels::rotate(x, &self.cos, &self.sin);
+        }
         let half = x.dims()[3] / 2;
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);

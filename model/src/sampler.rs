@@ -42,6 +42,11 @@ pub struct SamplingError {
     pub range: &'static str,
 }
 
+/// Logits of which none can be chosen: the model's arithmetic failed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the logits are not numbers (NaN or infinite); run `llavm doctor`")]
+pub struct NotFinite;
+
 impl Sampling {
     /// Checks every setting's range.
     pub fn validate(&self) -> Result<(), SamplingError> {
@@ -63,14 +68,24 @@ impl Sampling {
         rng
     }
 
-    /// The next token of a sequence that so far is `seen`. Changes `logits`; they must not be empty.
-    pub fn next(&self, logits: &mut [f32], seen: &[u32], rng: &mut ChaCha8Rng) -> u32 {
-        self.penalise(logits, seen);
+    /// The next token of a sequence that so far is `seen`. Changes `logits`. Minus infinity excludes a token; some token must
+    /// be left.
+    pub fn next(&self, logits: &mut [f32], seen: &[u32], rng: &mut ChaCha8Rng) -> Result<u32, NotFinite> {
+        // Without a branch for each value: a vocabulary of 150,000 is looked through for every token.
+        let is_wrong = |logit: f32| logit.is_nan() || (logit >= f32::INFINITY);
+        let wrong = logits.iter().fold(0, |wrong, logit| wrong | u32::from(is_wrong(*logit)));
+        let highest = largest(logits);
+        if wrong > 0 || !highest.is_finite() {
+            return Err(NotFinite);
+        }
+        if (self.repetition_penalty - 1.0).abs() > 0.0 {
+            self.penalise(logits, seen);
+        }
         if self.temperature == 0.0 {
-            return argmax(logits);
+            return Ok(argmax(logits));
         }
         self.warp(logits);
-        draw(&probabilities(logits), rng)
+        Ok(draw(&probabilities(logits), rng))
     }
 
     /// Makes tokens that were seen less likely, each once however often it was seen.
@@ -81,16 +96,20 @@ impl Sampling {
         for id in seen {
             if let Some(logit) = logits.get_mut(id as usize) {
                 let shrink = *logit > 0.0;
-                *logit =
+                let changed =
                     if shrink { *logit / self.repetition_penalty } else { *logit * self.repetition_penalty };
+                *logit = changed.min(f32::MAX); // a penalty near 0 must not make it infinite
             }
         }
     }
 
     /// Temperature, then top-k, then top-p; what is cut off becomes minus infinity.
     fn warp(&self, logits: &mut [f32]) {
+        // Less the largest, which changes no probability: near 0 the quotients grow without bounds, but downwards only, and
+        // the draw becomes the likeliest token. Transformers divides infinities there and fails.
+        let largest = largest(logits);
         for logit in logits.iter_mut() {
-            *logit /= self.temperature;
+            *logit = (*logit - largest) / self.temperature;
         }
         if self.top_k > 0 && self.top_k < logits.len() {
             keep_top_k(logits, self.top_k);
@@ -103,13 +122,8 @@ impl Sampling {
 
 /// The first of the largest logits, as `torch.argmax` on the CPU.
 fn argmax(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, logit) in logits.iter().enumerate() {
-        if *logit > best.1 {
-            best = (id, *logit);
-        }
-    }
-    best.0 as u32
+    let highest = largest(logits);
+    logits.iter().position(|logit| *logit >= highest).unwrap_or(0) as u32
 }
 
 /// Cuts every logit below the `k`-th largest; ties with it stay.
@@ -138,9 +152,20 @@ fn keep_top_p(logits: &mut [f32], p: f64) {
     }
 }
 
+fn largest(logits: &[f32]) -> f32 {
+    // Several at a time: the largest of all does not depend on the order.
+    let (whole, rest) = logits.as_chunks::<16>();
+    let larger = |one: f32, two: f32| if two > one { two } else { one };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for logits in whole {
+        lanes.iter_mut().zip(logits).for_each(|(lane, logit)| *lane = larger(*lane, *logit));
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
 /// Softmax in f64.
 fn probabilities(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(logits);
     let weights: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();
     let sum: f64 = weights.iter().sum();
     weights.into_iter().map(|weight| weight / sum).collect()
@@ -199,7 +224,7 @@ mod tests {
         let mut counts = [0_usize; 4];
         for _ in 0..20_000 {
             let mut logits = [0.1_f32.ln(), f32::NEG_INFINITY, 0.6_f32.ln(), 0.3_f32.ln()];
-            counts[sampling.next(&mut logits, &[], &mut rng) as usize] += 1;
+            counts[sampling.next(&mut logits, &[], &mut rng).unwrap() as usize] += 1;
         }
         // Four standard deviations of the largest binomial, sqrt(20000 * 0.6 * 0.4) = 69.
         for (count, expected) in counts.into_iter().zip([2000_usize, 0, 12_000, 6000]) {
@@ -220,7 +245,59 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals() {
         let mut rng = Sampling::default().rng(0);
-        assert_eq!(Sampling::default().next(&mut [1.0, 3.0, 3.0], &[], &mut rng), 1);
+        assert_eq!(Sampling::default().next(&mut [1.0, 3.0, 3.0], &[], &mut rng), Ok(1));
+    }
+
+    /// The tokens that can be drawn of these logits.
+    fn drawn(sampling: &Sampling, logits: &[f32]) -> std::collections::BTreeSet<u32> {
+        let mut rng = sampling.rng(0);
+        (0..200).map(|_| sampling.next(&mut logits.to_vec(), &[0], &mut rng).unwrap()).collect()
+    }
+
+    #[test]
+    fn near_zero_a_temperature_is_greedy() {
+        let logits = [30.0, 31.0, -5.0, f32::NEG_INFINITY, 31.0 - 1e-3];
+        for temperature in [1e-6, 1e-20, 1e-38, f32::MIN_POSITIVE, f32::from_bits(1)] {
+            for (top_k, top_p) in [(0, 1.0), (2, 1.0), (0, 0.5), (3, 1e-30)] {
+                let sampling = Sampling { temperature, top_k, top_p, ..Sampling::default() };
+                assert_eq!(drawn(&sampling, &logits), [1].into(), "{sampling:?}");
+            }
+        }
+        let tie = Sampling { temperature: 1e-30, ..Sampling::default() };
+        assert_eq!(drawn(&tie, &[2.0, 5.0, 5.0]), [1, 2].into());
+    }
+
+    #[test]
+    fn at_the_ends_of_their_ranges_settings_still_draw_a_token() {
+        let logits = [1.0, 2.0, 1.5];
+        let all: std::collections::BTreeSet<u32> = [0, 1, 2].into();
+        let warm = |top_k, top_p| Sampling { temperature: 1.0, top_k, top_p, ..Sampling::default() };
+        for top_p in [0.0, f32::MIN_POSITIVE, 1e-9] {
+            assert_eq!(drawn(&warm(0, top_p), &logits), [1].into(), "top_p = {top_p}");
+        }
+        for top_k in [3, 4, usize::MAX] {
+            assert_eq!(drawn(&warm(top_k, 1.0), &logits), all, "top_k = {top_k}");
+        }
+        assert_eq!(drawn(&Sampling { temperature: f32::MAX, ..warm(0, 1.0) }, &logits), all);
+        for repetition_penalty in [f32::MIN_POSITIVE, f32::MAX] {
+            let likeliest = u32::from(repetition_penalty >= 1.0);
+            let sampling = Sampling { repetition_penalty, ..warm(0, 0.5) };
+            assert_eq!(drawn(&sampling, &logits), [likeliest].into());
+        }
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_no_answer() {
+        let broken: [&[f32]; 4] = [&[1.0, f32::NAN], &[f32::INFINITY, 1.0], &[f32::NEG_INFINITY; 3], &[]];
+        for logits in broken {
+            for temperature in [0.0, 1.0] {
+                let sampling = Sampling { temperature, ..Sampling::default() };
+                let next = sampling.next(&mut logits.to_vec(), &[], &mut sampling.rng(0));
+                assert_eq!(next, Err(NotFinite), "{logits:?}");
+            }
+        }
+        let one = &mut [f32::NEG_INFINITY, 3.0];
+        assert_eq!(Sampling::default().next(one, &[], &mut Sampling::default().rng(0)), Ok(1));
     }
 
     #[test]

@@ -13,10 +13,10 @@ use burn::tensor::{DType, Tensor, TensorData};
 use serde_json::{Value, json};
 
 use crate::clip::ClipVision;
-use crate::config::Dtype;
+use crate::config::{Dtype, LlavaConfig};
 use crate::folder::{self, Description, FolderError};
 use crate::lora::LoraConfig;
-use crate::peft;
+use crate::peft::{self, BaseModel};
 use crate::projector::Projector;
 use crate::qwen3::Qwen3;
 use crate::source::ParameterVisitor;
@@ -24,6 +24,9 @@ use crate::vlm::Vlm;
 
 /// Most bytes of tensors in one file: 5 GB, what transformers 4 took and the hub serves well.
 pub const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// The version of transformers that a configuration is written for, where its origin names none.
+const FIRST_WITH_QWEN3: &str = "4.51.0";
 
 /// Files beside the weights of a language model that say how to use it.
 const COMPANIONS: [&str; 8] = [
@@ -58,6 +61,9 @@ pub enum SaveError {
         /// The backend's words.
         why: String,
     },
+    /// A model without vision tower is no LLaVA.
+    #[error("{}: the model was loaded without its vision tower", .0.display())]
+    NoTower(PathBuf),
     /// The folder or its description.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -110,7 +116,7 @@ pub fn qwen3(model: &mut Qwen3, folder: &Path, dtype: Dtype, origin: Option<&Pat
     let mut gather = Gather::by(base_key);
     model.visit(&mut gather);
     write_sharded(folder, &gather.parameters, dtype, SHARD_BYTES)?;
-    write_config(folder, model.config().to_json(), dtype, origin)?;
+    write_json(folder, "config.json", &merged_config(model.config().to_json(), dtype, origin))?;
     copy_files(origin, folder, &COMPANIONS)
 }
 
@@ -124,8 +130,47 @@ pub fn clip(
     let mut gather = Gather::by(base_key);
     model.visit(&mut gather);
     write_sharded(folder, &gather.parameters, dtype, SHARD_BYTES)?;
-    write_config(folder, model.config().to_json(), dtype, None)?;
+    write_json(folder, "config.json", &merged_config(model.config().to_json(), dtype, None))?;
     copy_files(origin, folder, &["preprocessor_config.json"])
+}
+
+/// Writes the whole model as `folder`, which must exist: a `LlavaForConditionalGeneration` of transformers, with its adapters
+/// in the weights only if they are merged. `origin` is the folder that the language model came from.
+///
+/// Keys are those of transformers 4, which version 5 writes as well, but for the vision tower's, where version 5 reads both.
+pub fn llava(model: &mut Vlm, folder: &Path, dtype: Dtype, origin: Option<&Path>) -> Result<(), SaveError> {
+    let vision = model
+        .clip
+        .as_ref()
+        .map(|clip| clip.config().clone())
+        .ok_or_else(|| SaveError::NoTower(folder.to_owned()))?;
+    let mut gather = Gather::by(llava_key);
+    model.visit(&mut gather);
+    write_sharded(folder, &gather.parameters, dtype, SHARD_BYTES)?;
+    let text = model.qwen.config().clone();
+    let text_config = merged_config(text.to_json(), dtype, origin);
+    let vision_config = merged_config(vision.to_json(), dtype, None);
+    let version = text_config.get("transformers_version").cloned().unwrap_or_default();
+    let config = LlavaConfig { vision, text, image_token_id: model.image_pad_id };
+    let mut config = config.to_json(text_config, vision_config, dtype);
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("transformers_version".to_owned(), version);
+    }
+    write_json(folder, "config.json", &config)
+}
+
+fn llava_key(key: &str) -> Option<String> {
+    if is_lora(key) {
+        return None;
+    }
+    let renamed = [
+        ("projector.dense1.", "multi_modal_projector.linear_1."),
+        ("projector.dense2.", "multi_modal_projector.linear_2."),
+        ("vision_model.", "vision_tower.vision_model."),
+        ("model.", "language_model.model."),
+        ("lm_head.", "language_model.lm_head."),
+    ];
+    renamed.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", key.strip_prefix(ours)?)))
 }
 
 /// Writes the projector as the file `path`.
@@ -135,12 +180,12 @@ pub fn projector(model: &mut Projector, path: &Path, dtype: Dtype) -> Result<(),
     write_file(path, &gather.parameters.iter().collect::<Vec<_>>(), dtype)
 }
 
-/// Writes the LoRA branches of `model` as the PEFT adapter `folder`, which must exist. `base` is the base model's
-/// hub name or folder, where PEFT's `AutoPeftModel` looks for it.
+/// Writes the LoRA branches of `model` as the PEFT adapter `folder`, which must exist. `base` is where PEFT's `AutoPeftModel`
+/// looks for the base model.
 pub fn adapter(
     model: &mut Qwen3,
     config: &LoraConfig,
-    base: &str,
+    base: &BaseModel,
     folder: &Path,
     dtype: Dtype,
 ) -> Result<(), SaveError> {
@@ -161,7 +206,7 @@ pub struct Parts {
     pub clip: Option<Option<PathBuf>>,
 }
 
-/// Writes a model folder, whole or not at all. `description.qwen` and `description.clip` are replaced by the
+/// Writes a model folder, whole or not at all: towers in the description's type, projector and adapter in f32. `description.qwen` and `description.clip` are replaced by the
 /// folders inside when those parts are written in full.
 pub fn model_folder(
     target: &Path,
@@ -171,10 +216,10 @@ pub fn model_folder(
 ) -> Result<(), SaveError> {
     let dtype = description.dtype;
     folder::write_atomically(target, |folder| {
-        projector(&mut model.projector, &folder.join(folder::PROJECTOR), dtype)?;
+        projector(&mut model.projector, &folder.join(folder::PROJECTOR), Dtype::F32)?;
         if let Some(config) = &parts.lora {
-            let base = description.qwen.trim_start_matches(crate::hub::HUB);
-            adapter(&mut model.qwen, config, base, &make(folder, folder::ADAPTER)?, dtype)?;
+            let base = BaseModel::of(&description.qwen);
+            adapter(&mut model.qwen, config, &base, &make(folder, folder::ADAPTER)?, Dtype::F32)?;
         }
         if let Some(origin) = &parts.qwen {
             qwen3(&mut model.qwen, &make(folder, "qwen")?, dtype, origin.as_deref())?;
@@ -198,15 +243,28 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), SaveError> {
     fs::write(path, text).map_err(|source| SaveError::Io { path: path.to_owned(), source })
 }
 
-/// `config.json`: the origin's where there is one, else `config`, with `dtype` as transformers 5 spells it.
-fn write_config(folder: &Path, config: Value, dtype: Dtype, origin: Option<&Path>) -> Result<(), SaveError> {
+/// A configuration: the fields of the origin's where there is one, under those of `config`, which say what the model is in the
+/// spelling of transformers 4 and 5 both.
+fn merged_config(config: Value, dtype: Dtype, origin: Option<&Path>) -> Value {
     let kept = origin.and_then(|origin| fs::read_to_string(origin.join("config.json")).ok());
-    let mut config = kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(config);
-    if let Some(fields) = config.as_object_mut() {
-        fields.remove("torch_dtype");
-        fields.insert("dtype".to_owned(), json!(dtype.hf_name()));
+    let kept: Value = kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    // The language model of a LLaVA.
+    let kept = kept.get("text_config").cloned().unwrap_or(kept);
+    let mut merged = kept.as_object().cloned().unwrap_or_default();
+    merged.remove("rope_scaling"); // transformers 5 reads it before `rope_parameters`
+    if let Value::Object(fields) = config {
+        merged.extend(fields);
     }
-    write_text(&folder.join("config.json"), &format!("{config:#}\n"))
+    // Where there is none, transformers 4.57 takes every large tokenizer for Mistral's and advises to change it.
+    merged.entry("transformers_version").or_insert_with(|| json!(FIRST_WITH_QWEN3));
+    for name in ["dtype", "torch_dtype"] {
+        merged.insert(name.to_owned(), json!(dtype.hf_name()));
+    }
+    Value::Object(merged)
+}
+
+fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), SaveError> {
+    write_text(&folder.join(name), &format!("{value:#}\n"))
 }
 
 fn copy_files(origin: Option<&Path>, folder: &Path, names: &[&str]) -> Result<(), SaveError> {

@@ -4,12 +4,13 @@
 //! Out: the ids `tokenizer(text, add_special_tokens=False)` gives. No offsets are computed, no threads are started.
 
 use crate::chat_template::{TemplateError, special_token, tokenizer_config};
+use crate::magic::culprit;
 use std::path::{Path, PathBuf};
 
 /// Why a tokenizer cannot be had, or a text not encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {}", path.display(), culprit(path, cause))]
     Load { path: PathBuf, cause: tokenizers::Error },
     #[error(transparent)]
     Config(#[from] TemplateError),

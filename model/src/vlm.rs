@@ -1,16 +1,16 @@
-//! The vision-language model (LLaVA, arXiv:2304.08485): picture features take the places of the image pads.
+//! The vision-language model (LLaVA, arXiv:2304.08485): image features take the places of the image pads.
 //!
-//! In: token ids with `<|image_pad|>` where a patch goes, the patch states of the pictures, and the mask. Out:
+//! In: token ids with `<|image_pad|>` where a patch goes, the patch states of the images, and the mask. Out:
 //! hidden states, the loss of answer tokens, or logits at chosen positions.
 
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Gradients, Int, Tensor, TensorData};
 
 use crate::attention::TokenMask;
 use crate::cache::KvCache;
 use crate::clip::ClipVision;
 use crate::loss::{AnswerLoss, answer_loss, answer_positions};
 use crate::projector::Projector;
-use crate::qwen3::{Kept, Qwen3, rows};
+use crate::qwen3::{Kept, Past, Qwen3, rows};
 use crate::source::ParameterVisitor;
 
 /// Vision tower, projector and language model.
@@ -37,8 +37,8 @@ pub struct Batch<'a> {
     pub input_ids: &'a [u32],
     /// Which of them are real.
     pub mask: &'a TokenMask,
-    /// Patch states `[images, patches, vision hidden]` of the pictures, in the order of their pads. `None`
-    /// when no row has a picture.
+    /// Patch states `[images, patches, vision hidden]` of the images, in the order of their pads. `None`
+    /// when no row has an image.
     pub features: Option<Tensor<3>>,
 }
 
@@ -55,7 +55,7 @@ pub enum BatchError {
     },
     /// Pads and patches differ in number.
     #[error(
-        "batch: {pads} image pads for {patches} patches (pictures: {images}); `count` of image-pads must equal \
+        "batch: {pads} image pads for {patches} patches (images: {images}); `count` of image-pads must equal \
          the patches of the vision tower"
     )]
     Pads {
@@ -63,7 +63,7 @@ pub enum BatchError {
         pads: usize,
         /// Patch states given.
         patches: usize,
-        /// Pictures given.
+        /// Images given.
         images: usize,
     },
     /// An id has no embedding.
@@ -139,12 +139,20 @@ impl Vlm {
 
     /// As [`Vlm::hidden`] for tokens that follow those in `cache`; adds them to it.
     pub fn hidden_cached(&self, batch: &Batch<'_>, cache: &mut KvCache) -> Result<Tensor<3>, BatchError> {
-        let (rows, cached) = (batch.mask.batch(), cache.rows().unwrap_or(batch.mask.batch()));
-        if rows != cached {
-            return Err(BatchError::Rows { rows, cached });
-        }
-        self.check_positions(cache.tokens() + batch.mask.tokens())?;
+        self.check_past(batch, cache)?;
         Ok(self.qwen.forward_cached(self.decoder_input(batch)?, batch.mask, cache))
+    }
+
+    /// As [`Vlm::hidden_cached`], of each row's last token alone: `[batch, hidden_size]`.
+    pub fn last_hidden_cached(
+        &self,
+        batch: &Batch<'_>,
+        cache: &mut KvCache,
+    ) -> Result<Tensor<2>, BatchError> {
+        self.check_past(batch, cache)?;
+        let tokens = batch.mask.tokens();
+        let last: Vec<usize> = (1..=batch.mask.batch()).map(|row| row * tokens - 1).collect();
+        Ok(self.qwen.forward_at(self.decoder_input(batch)?, batch.mask, Past::Cache(cache), &last))
     }
 
     /// Logits at `positions` of the flattened batch: `[positions, vocab_size]`.
@@ -155,7 +163,7 @@ impl Vlm {
     /// The loss at the positions whose label is a token (not negative). `labels` has the shape of the ids;
     /// each label is the token that follows its position.
     pub fn loss(&self, batch: &Batch<'_>, labels: &[i32]) -> Result<AnswerLoss, BatchError> {
-        self.answer_loss(batch, labels, None)
+        self.answer_loss(batch, labels, Past::Empty)
     }
 
     /// As [`Vlm::loss`] for rows that all follow the one row in `prefix`, which is computed once and shared.
@@ -166,7 +174,8 @@ impl Vlm {
         batch: &Batch<'_>,
         labels: &[i32],
     ) -> Result<AnswerLoss, BatchError> {
-        self.answer_loss(batch, labels, Some(&mut self.past(prefix, batch)?))
+        self.check_positions(prefix.tokens() + batch.mask.tokens())?;
+        self.answer_loss(batch, labels, Past::Shared(prefix))
     }
 
     /// As [`Vlm::loss`] or [`Vlm::loss_after`], and goes back through the model at once, computing every decoder layer again
@@ -181,10 +190,10 @@ impl Vlm {
         gather: &mut dyn FnMut(Gradients),
     ) -> Result<AnswerLoss, BatchError> {
         let (positions, targets) = self.answers(batch, labels)?;
-        let past = prefix.map(|prefix| self.past(prefix, batch)).transpose()?;
+        self.check_positions(prefix.map_or(0, KvCache::tokens) + batch.mask.tokens())?;
         let input = self.decoder_input(batch)?;
         let plain = self.untracked().qwen;
-        let mut kept = Kept::of(&plain, input.clone().inner(), batch.mask, past);
+        let mut kept = Kept::of(&plain, input.clone().inner(), batch.mask, prefix);
         let Some((last, hidden)) = kept.last(&self.qwen, &positions) else {
             return Err(BatchError::NoAnswer);
         };
@@ -221,6 +230,19 @@ impl Vlm {
         model
     }
 
+    /// The same model on the CPU in f32, outside of autodiff.
+    #[must_use]
+    pub(crate) fn on_cpu(&self) -> Self {
+        let mut model = self.clone();
+        model.visit(&mut ToCpu);
+        model.qwen.computes_in_f32();
+        if let Some(clip) = &mut model.clip {
+            clip.computes_in_f32();
+        }
+        model.track_input = false;
+        model
+    }
+
     /// The same model outside of autodiff; it drops what this one does.
     fn untracked(&self) -> Self {
         let mut model = self.clone();
@@ -228,22 +250,15 @@ impl Vlm {
         model
     }
 
-    /// `prefix` for every row of `batch`.
-    fn past(&self, prefix: &KvCache, batch: &Batch<'_>) -> Result<KvCache, BatchError> {
-        let past = prefix.repeat(batch.mask.batch());
-        self.check_positions(past.tokens() + batch.mask.tokens())?;
-        Ok(past)
-    }
-
     fn answer_loss(
         &self,
         batch: &Batch<'_>,
         labels: &[i32],
-        cache: Option<&mut KvCache>,
+        past: Past<'_>,
     ) -> Result<AnswerLoss, BatchError> {
         let (positions, targets) = self.answers(batch, labels)?;
         let input = self.decoder_input(batch)?;
-        let hidden = self.qwen.forward_at(input, batch.mask, cache, &positions);
+        let hidden = self.qwen.forward_at(input, batch.mask, past, &positions);
         Ok(answer_loss(hidden, self.qwen.head(), &targets))
     }
 
@@ -285,6 +300,15 @@ impl Vlm {
         self.check_ids(batch.input_ids)
     }
 
+    /// Whether the batch can follow what is in the cache.
+    fn check_past(&self, batch: &Batch<'_>, cache: &KvCache) -> Result<(), BatchError> {
+        let (rows, cached) = (batch.mask.batch(), cache.rows().unwrap_or(batch.mask.batch()));
+        if rows != cached {
+            return Err(BatchError::Rows { rows, cached });
+        }
+        self.check_positions(cache.tokens() + batch.mask.tokens())
+    }
+
     fn check_positions(&self, tokens: usize) -> Result<(), BatchError> {
         let limit = self.qwen.config().max_position_embeddings;
         if tokens > limit { Err(BatchError::Positions { tokens, limit }) } else { Ok(()) }
@@ -305,6 +329,15 @@ impl<F: Fn(&str) -> bool> ParameterVisitor for Trainable<F> {
     fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
         let plain = parameter.clone().inner();
         *parameter = if (self.chosen)(key) { plain.autodiff().require_grad() } else { plain };
+    }
+}
+
+/// Moves parameters to the CPU, in f32.
+struct ToCpu;
+
+impl ParameterVisitor for ToCpu {
+    fn visit<const D: usize>(&mut self, _key: &str, parameter: &mut Tensor<D>) {
+        *parameter = parameter.clone().inner().to_device(&Device::flex()).cast(FloatDType::F32);
     }
 }
 

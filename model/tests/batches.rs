@@ -11,7 +11,7 @@ use llavm_model::qwen3::Qwen3;
 use llavm_model::source::{Loader, RandomSource};
 use llavm_model::vlm::{Batch, BatchError, Vlm};
 
-/// 304 embeddings, 512 positions, 9 patches of 32 values a picture; the tower itself is not needed.
+/// 304 embeddings, 512 positions, 9 patches of 32 values an image; the tower itself is not needed.
 fn model() -> Vlm {
     let (device, mut source) = (Device::flex(), RandomSource::new(1));
     let fixture = |part| format!("{}/tests/fixtures/gqa/{part}/config.json", env!("CARGO_MANIFEST_DIR"));
@@ -34,9 +34,9 @@ fn pads_and_patches_must_be_equal_in_number() {
     let ids = [vec![model.image_pad_id; 8], vec![1, 2]].concat();
     let error =
         hidden(&model, &ids, Some(Tensor::zeros([1, 9, 32], &Device::flex()))).map(|error| error.to_string());
-    insta::assert_snapshot!(error.unwrap_or_default(), @"batch: 8 image pads for 9 patches (pictures: 1); `count` of image-pads must equal the patches of the vision tower");
-    let no_picture = hidden(&model, &ids, None);
-    assert_eq!(no_picture, Some(BatchError::Pads { pads: 8, patches: 0, images: 0 }));
+    insta::assert_snapshot!(error.unwrap_or_default(), @"batch: 8 image pads for 9 patches (images: 1); `count` of image-pads must equal the patches of the vision tower");
+    let no_image = hidden(&model, &ids, None);
+    assert_eq!(no_image, Some(BatchError::Pads { pads: 8, patches: 0, images: 0 }));
     let no_images = Tensor::zeros([0, 9, 32], &Device::flex());
     assert_eq!(hidden(&model, &[1, 2, 3], Some(no_images)), None);
 }

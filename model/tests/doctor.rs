@@ -4,21 +4,21 @@
 
 use burn::tensor::{Device, TensorData};
 use llavm_model::config::Dtype;
-use llavm_model::doctor::{DeviceUnderTest, Patient, Report, Symptoms, examine, examine_model};
+use llavm_model::doctor::{DeviceUnderTest, Outputs, Report, Subject, run_checks, run_model};
 use llavm_model::source::{RandomSource, TensorSource, TensorSpec};
 
 /// A device that spoils what the CPU computed.
-struct Wrong<F: Fn(&mut Symptoms)>(F);
+struct Wrong<F: Fn(&mut Outputs)>(F);
 
-impl<F: Fn(&mut Symptoms)> Patient for Wrong<F> {
+impl<F: Fn(&mut Outputs)> Subject for Wrong<F> {
     fn name(&self) -> String {
         "double".to_owned()
     }
 
-    fn symptoms(&self, dtype: Dtype) -> Result<Symptoms, String> {
-        let mut symptoms = DeviceUnderTest::cpu().symptoms(dtype)?;
-        (self.0)(&mut symptoms);
-        Ok(symptoms)
+    fn outputs(&self, dtype: Dtype) -> Result<Outputs, String> {
+        let mut outputs = DeviceUnderTest::cpu().outputs(dtype)?;
+        (self.0)(&mut outputs);
+        Ok(outputs)
     }
 }
 
@@ -38,14 +38,14 @@ impl TensorSource for Off {
     }
 }
 
-impl Patient for WrongMatmul {
+impl Subject for WrongMatmul {
     fn name(&self) -> String {
         "matmul".to_owned()
     }
 
-    fn symptoms(&self, dtype: Dtype) -> Result<Symptoms, String> {
+    fn outputs(&self, dtype: Dtype) -> Result<Outputs, String> {
         let mut source = Off(RandomSource::new(2024), self.0);
-        examine_model(&mut source, &Device::flex(), dtype).map_err(|error| error.to_string())
+        run_model(&mut source, &Device::flex(), dtype).map_err(|error| error.to_string())
     }
 }
 
@@ -55,9 +55,9 @@ fn wrong_checks(report: &Report) -> Vec<&str> {
 
 #[test]
 fn the_cpu_passes_in_f32_and_bf16() {
-    let report = examine(&DeviceUnderTest::cpu(), &[Dtype::F32, Dtype::Bf16]);
+    let report = run_checks(&DeviceUnderTest::cpu(), &[Dtype::F32, Dtype::Bf16]);
     assert!(report.passed(), "{report}");
-    assert_eq!(report.checks.len(), 14);
+    assert_eq!(report.checks.len(), 34);
     assert!(
         report.checks.iter().filter(|check| check.dtype == Dtype::F32).all(|check| check.difference < 1e-5)
     );
@@ -65,55 +65,81 @@ fn the_cpu_passes_in_f32_and_bf16() {
 
 #[test]
 fn a_device_whose_matmul_is_one_percent_off_fails_from_the_hidden_states_on() {
-    let report = examine(&WrongMatmul(1.01), &[Dtype::F32]);
+    let report = run_checks(&WrongMatmul(1.01), &[Dtype::F32]);
     assert!(!report.passed());
     let wrong = wrong_checks(&report);
-    assert!(!wrong.contains(&"picture features"), "{report}");
+    assert!(!wrong.contains(&"image features"), "{report}");
     for name in ["hidden states", "projector gradients", "full decoding", "cached decoding"] {
         assert!(wrong.contains(&name), "{report}");
     }
-    assert!(examine(&WrongMatmul(1.0), &[Dtype::F32]).passed());
+    assert!(run_checks(&WrongMatmul(1.0), &[Dtype::F32]).passed());
 }
 
 #[test]
 fn zero_gradients_of_a_frozen_model_fail() {
-    let zero = Wrong(|symptoms| symptoms.lora.iter_mut().for_each(|(_, gradient)| gradient.fill(0.0)));
-    assert_eq!(wrong_checks(&examine(&zero, &[Dtype::F32])), ["projector and LoRA gradients"]);
+    let zero = Wrong(|outputs| outputs.lora.iter_mut().for_each(|(_, gradient)| gradient.fill(0.0)));
+    assert_eq!(wrong_checks(&run_checks(&zero, &[Dtype::F32])), ["projector and LoRA gradients"]);
 }
 
 #[test]
 fn a_gradient_that_is_not_a_number_or_missing_fails() {
-    let nan = Wrong(|symptoms| symptoms.projector[0].1[0] = f32::NAN);
-    assert_eq!(wrong_checks(&examine(&nan, &[Dtype::F32])), ["projector gradients"]);
-    let missing = Wrong(|symptoms| drop(symptoms.projector.pop()));
-    assert_eq!(wrong_checks(&examine(&missing, &[Dtype::F32])), ["projector gradients"]);
+    let nan = Wrong(|outputs| outputs.projector[0].1[0] = f32::NAN);
+    assert_eq!(wrong_checks(&run_checks(&nan, &[Dtype::F32])), ["projector gradients"]);
+    let missing = Wrong(|outputs| drop(outputs.projector.pop()));
+    assert_eq!(wrong_checks(&run_checks(&missing, &[Dtype::F32])), ["projector gradients"]);
 }
 
 #[test]
 fn decoding_that_goes_astray_with_a_cache_fails() {
-    let stale = Wrong(|symptoms| {
-        let first = symptoms.cached[..96].to_vec();
-        symptoms.cached[96..192].copy_from_slice(&first);
+    let stale = Wrong(|outputs| {
+        let first = outputs.cached[..96].to_vec();
+        outputs.cached[96..192].copy_from_slice(&first);
     });
-    assert_eq!(wrong_checks(&examine(&stale, &[Dtype::F32])), ["cached decoding"]);
+    assert_eq!(wrong_checks(&run_checks(&stale, &[Dtype::F32])), ["cached decoding"]);
+}
+
+#[test]
+fn every_case_that_goes_wrong_fails_by_its_name() {
+    let names: Vec<&str> =
+        DeviceUnderTest::cpu().outputs(Dtype::F32).unwrap().cases.iter().map(|case| case.name).collect();
+    assert_eq!(names.len(), 10);
+    for name in names {
+        let wrong = Wrong(|outputs| {
+            let case = outputs.cases.iter_mut().find(|case| case.name == name).unwrap();
+            case.values.iter_mut().for_each(|value| *value *= 1.01);
+        });
+        assert_eq!(wrong_checks(&run_checks(&wrong, &[Dtype::F32])), [name]);
+        let gone = Wrong(|outputs| outputs.cases.retain(|case| case.name != name));
+        assert_eq!(wrong_checks(&run_checks(&gone, &[Dtype::F32])), [name]);
+    }
 }
 
 #[test]
 fn the_report_is_a_table_with_a_verdict() {
-    let mut report = examine(&Wrong(|symptoms| symptoms.loss *= 1.5), &[Dtype::F32]);
+    let mut report = run_checks(&Wrong(|outputs| outputs.loss *= 1.5), &[Dtype::F32]);
     for check in report.checks.iter_mut().filter(|check| check.name != "loss") {
         check.difference = 2e-7; // the CPU's own, which no snapshot should hold on to
     }
     insta::assert_snapshot!(report, @r"
     double against the CPU in f32
       check                          dtype difference  tolerance
-      picture features               f32       2.0e-7     1.0e-4  ok
+      image features                 f32       2.0e-7     1.0e-4  ok
       hidden states                  f32       2.0e-7     1.0e-4  ok
       loss                           f32       5.0e-1     1.0e-4  WRONG
       projector gradients            f32       2.0e-7     1.0e-4  ok
       projector and LoRA gradients   f32       2.0e-7     1.0e-4  ok
       full decoding                  f32       2.0e-7     1.0e-4  ok
       cached decoding                f32       2.0e-7     1.0e-4  ok
+      language gradients             f32       2.0e-7     1.0e-4  ok
+      vision gradients               f32       2.0e-7     1.0e-4  ok
+      loss in several runs           f32       2.0e-7     1.0e-4  ok
+      its gradients                  f32       2.0e-7     1.0e-4  ok
+      gradients behind a prefix      f32       2.0e-7     1.0e-4  ok
+      gradients with checkpoints     f32       2.0e-7     1.0e-4  ok
+      cache past a block             f32       2.0e-7     1.0e-4  ok
+      left-padded decoding           f32       2.0e-7     1.0e-4  ok
+      dropout                        f32       2.0e-7     1.0e-4  ok
+      AdamW                          f32       2.0e-7     1.0e-4  ok
     verdict: WRONG: do not trust its results
     ");
 }

@@ -12,6 +12,7 @@ use llavm_model::folder::ModelFolder;
 use llavm_model::generate::assistant::Assistant;
 use llavm_model::generate::conversation::Conversation;
 use llavm_model::generate::session::Session;
+use llavm_model::generate::shared::generate_shared;
 use llavm_model::generate::{GenerateError, Options, Prompt, generate};
 use llavm_model::sampler::Sampling;
 use safetensors::SafeTensors;
@@ -46,7 +47,7 @@ impl Fixture {
         data.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
     }
 
-    /// The fixture's prompt `n`, about its picture `n`.
+    /// The fixture's prompt `n`, about its image `n`.
     fn prompt(&self, n: usize) -> Prompt {
         let file = SafeTensors::deserialize(&self.expected).unwrap();
         let pixels = file.tensor("pixels").unwrap();
@@ -99,6 +100,40 @@ fn a_padded_batch_answers_as_each_prompt_alone() {
         assert_ne!(prompts[0].ids.len(), prompts[1].ids.len(), "one of them must be padded");
         let expected = [fixture.ids("greedy.0"), fixture.ids("greedy.1")];
         assert_eq!(fixture.answers(&prompts, &greedy()), expected, "{name}");
+    }
+}
+
+#[test]
+fn questions_that_share_images_are_answered_as_each_alone() {
+    for name in SHAPES {
+        let fixture = Fixture::open(name, true);
+        let images = [0, 1].map(|n| fixture.prompt(n).features);
+        let questions = ["What is it?", "What is there, and where is it?", "这是什么？", "Why"];
+        let asked = questions.iter().flat_map(|question| [(0, *question), (1, *question)]);
+        let mut asked: Vec<(usize, &str)> = asked.chain([(0, "<image> Which?")]).collect();
+        asked.sort_unstable();
+        let prompt = |(image, question): &(usize, &str)| {
+            let message = Message::new("user", question);
+            fixture.assistant.prompt(&[message], None, images[*image].clone()).unwrap()
+        };
+        let mut prompts: Vec<Prompt> = asked.iter().map(prompt).collect();
+        let mut shown: Vec<u64> = asked.iter().map(|(image, _)| *image as u64).collect();
+        let words = Message::new("user", "No image.");
+        prompts.push(fixture.assistant.prompt(&[words], None, None).unwrap());
+        shown.push(9);
+        // Some answers end early, so that rows leave the batch.
+        let alone = |options: &Options| -> Vec<Vec<u32>> {
+            let one = |prompt: &Prompt| fixture.answers(std::slice::from_ref(prompt), options).remove(0);
+            prompts.iter().map(one).collect()
+        };
+        let options = Options { eos: vec![alone(&greedy())[0][3]], ..greedy() };
+        let expected = alone(&options);
+        assert!(expected[0].len() <= 4, "{name}");
+        let mut go_on = |_: usize, _: u32| ControlFlow::Continue(());
+        let model = &fixture.assistant.model;
+        let found = generate_shared(model, &prompts, &shown, 0, &options, &mut go_on).unwrap();
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(fixture.answers(&prompts, &options), expected, "{name}: a batch that shares nothing");
     }
 }
 
@@ -176,7 +211,7 @@ fn a_session_that_reuses_its_cache_answers_as_one_that_does_not() {
             fixture.answers(std::slice::from_ref(&second), &options)[0],
             "{name}"
         );
-        // Another picture behind the same tokens.
+        // Another image behind the same tokens.
         let other = Prompt { ids: second.ids.clone(), features: fixture.prompt(1).features };
         assert_eq!(
             ask(&other, 2, &mut session),
@@ -192,12 +227,12 @@ fn a_session_that_reuses_its_cache_answers_as_one_that_does_not() {
 fn a_chat_answers_as_its_turns_rendered_in_one_prompt() {
     let fixture = Fixture::open("untied", false);
     let assistant = &fixture.assistant;
-    let options = Options { max_new_tokens: 9, eos: assistant.eos.clone(), ..greedy() };
+    let options = Options { max_new_tokens: 9, eos: assistant.eos().to_vec(), ..greedy() };
     let side = assistant.image_size() as usize;
-    let picture: Vec<u8> = (0..3 * side * side).map(|i| (i * 7 % 251) as u8).collect();
+    let image: Vec<u8> = (0..3 * side * side).map(|i| (i * 7 % 251) as u8).collect();
     let mut chat = Conversation::new(assistant);
     chat.set_system("Be brief.");
-    chat.set_picture(picture.clone());
+    chat.show(image.clone());
     let mut streamed = String::new();
     let mut listen = |piece: &str| {
         streamed.push_str(piece);
@@ -207,20 +242,71 @@ fn a_chat_answers_as_its_turns_rendered_in_one_prompt() {
     let second = chat.ask("And 这个呢？", &options, &mut listen).unwrap();
     assert_eq!(streamed, format!("{first}{second}"));
 
-    let turn = |role, content| Message { role, content };
+    let turn = |role, content| Message::new(role, content);
     let turns = [turn("user", "What is this?"), turn("assistant", &first), turn("user", "And 这个呢？")];
-    let prompt = assistant.prompt(&turns, Some("Be brief."), assistant.features(picture)).unwrap();
+    let prompt = assistant.prompt(&turns, Some("Be brief."), assistant.features(image)).unwrap();
     let ids = fixture.answers(&[prompt], &options).remove(0);
     assert_eq!(assistant.text(&ids).unwrap(), second);
 }
 
 #[test]
+fn every_answer_of_a_chat_draws_from_a_stream_of_its_own() {
+    let fixture = Fixture::open("untied", false);
+    let sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
+    let options = Options { max_new_tokens: 12, sampling, eos: Vec::new() };
+    let mut chat = Conversation::new(&fixture.assistant);
+    let mut ask = || {
+        chat.reset();
+        chat.ask("What is this?", &options, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let (first, second) = (ask(), ask());
+    assert_ne!(first, second);
+    let prompt = fixture.assistant.prompt(&[Message::new("user", "What is this?")], None, None);
+    let alone = fixture.answers(&[prompt.unwrap()], &options).remove(0);
+    assert_eq!(fixture.assistant.text(&alone).unwrap(), first, "the first is that of a question by itself");
+}
+
+#[test]
+fn images_of_a_chat_stand_with_the_question_they_are_shown_with() {
+    let fixture = Fixture::open("untied", false);
+    let assistant = &fixture.assistant;
+    let options = Options { max_new_tokens: 5, eos: assistant.eos().to_vec(), ..greedy() };
+    let side = assistant.image_size() as usize;
+    let image = |step: usize| -> Vec<u8> { (0..3 * side * side).map(|i| (i * step % 251) as u8).collect() };
+    let mut quiet = |_: &str| ControlFlow::Continue(());
+    let mut chat = Conversation::new(assistant);
+    chat.show(image(7));
+    let first = chat.ask("What is this?", &options, &mut quiet).unwrap();
+    chat.show(image(11));
+    let second = chat.ask("And <image> this?", &options, &mut quiet).unwrap();
+    let third = chat.ask("Compare", &options, &mut quiet).unwrap();
+
+    let turn = |role, content| Message::new(role, content);
+    let turns = [
+        turn("user", "What is this?\n<image>"),
+        turn("assistant", &first),
+        turn("user", "And <image> this?"),
+        turn("assistant", &second),
+        turn("user", "Compare"),
+    ];
+    let features = assistant.features([image(7), image(11)].concat());
+    let prompt = assistant.prompt(&turns, None, features).unwrap();
+    let ids = fixture.answers(&[prompt], &options).remove(0);
+    assert_eq!(assistant.text(&ids).unwrap(), third);
+
+    chat.show(image(13));
+    let error = chat.ask("<image> or <image>?", &options, &mut quiet).unwrap_err().to_string();
+    assert_eq!(error, "the questions place 2 image(s) with `<image>`, but 1 are given");
+    assert_eq!((chat.turns().len(), chat.waiting_images()), (6, 1), "a question that fails is not kept");
+}
+
+#[test]
 fn a_control_token_typed_in_a_question_is_refused() {
     let fixture = Fixture::open("gqa", false);
-    let turns = [Message { role: "user", content: "Hi<|im_end|>" }];
+    let turns = [Message::new("user", "Hi<|im_end|>")];
     let error = fixture.assistant.prompt(&turns, None, None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the user text holds `<|im_end|>`, which the tokenizer would take for a control token. Write it in other words."
+        "`<|im_end|>` is typed in the user text, where it would become a control token. Write it in other words."
     );
 }

@@ -123,7 +123,7 @@ fn generation_blocks_mark_what_the_assistant_writes_and_leave_the_text_alone() {
     let source = "{% for m in messages %}\n{{ m.role }}:\n{% if m.role == 'user' %}\n{{ m.content }}\n{% else %}\n\
                   {% generation %}\n{{ m.content }};\n{% endgeneration %}\n{% endif %}\n{% endfor %}\n";
     let template = ChatTemplate::with_source(&root("data/qwen3-tokenizer"), source.to_owned()).unwrap();
-    let messages = [Message { role: "user", content: "q" }, Message { role: "assistant", content: "a" }];
+    let messages = [Message::new("user", "q"), Message::new("assistant", "a")];
     assert!(template.marks_generation());
     assert_eq!(
         template.render(&messages, false, None, &BTreeMap::new()).unwrap(),
@@ -153,7 +153,7 @@ fn a_template_is_found_in_every_place_transformers_looks() {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let rendered = || {
         let template = ChatTemplate::from_folder(folder.path())?;
-        template.render(&[Message { role: "user", content: "x" }], false, None, &BTreeMap::new())
+        template.render(&[Message::new("user", "x")], false, None, &BTreeMap::new())
     };
     assert!(matches!(rendered(), Err(TemplateError::Missing { .. })));
     write(

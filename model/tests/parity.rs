@@ -1,6 +1,6 @@
 //! The model computes what transformers and PEFT compute: `fixtures/make_fixtures.py` made the numbers.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a fixture that does not read is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a fixture that does not read is a failed test")]
 
 mod common;
 

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device};
 use llavm_model::config::Dtype;
 use llavm_model::folder::{Description, ModelFolder};
 use llavm_model::load;
+use llavm_model::lora::TargetModules;
 use llavm_model::peft;
 use llavm_model::save::{self, Parts};
 use llavm_model::vlm::Vlm;
@@ -94,9 +95,15 @@ fn files_carry_what_transformers_asks_for() {
 
     let read = |path: PathBuf| -> Value { serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap() };
     let mut config = read(target.join("qwen/config.json"));
-    assert_eq!(config["dtype"].take(), "bfloat16");
     let mut origin = read(fixture("gqa").join("qwen/config.json"));
-    origin["dtype"].take();
+    // Transformers 4 reads these two, 5 their successors.
+    assert_eq!(config["rope_theta"].take(), origin["rope_parameters"]["rope_theta"]);
+    for dtype in ["dtype", "torch_dtype"] {
+        assert_eq!(config[dtype].take(), "bfloat16");
+    }
+    for field in ["dtype", "torch_dtype", "rope_theta"] {
+        origin[field].take();
+    }
     assert_eq!(config, origin);
     for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         let (ours, theirs) =
@@ -117,8 +124,13 @@ fn an_adapter_configuration_has_every_field_that_peft_writes() {
         let mut theirs: Value =
             serde_json::from_str(&fs::read_to_string(folder.join(peft::CONFIG)).unwrap()).unwrap();
         let config = peft::read_config(&folder).unwrap();
-        let base = theirs["base_model_name_or_path"].as_str().unwrap_or_default().to_owned();
+        let base = peft::BaseModel::of("hub:Qwen/Qwen3-0.6B@v1.0");
         let mut ours: Value = serde_json::from_str(&peft::config_json(&config, &base)).unwrap();
+        assert_eq!(
+            (&ours["base_model_name_or_path"], &ours["revision"]),
+            (&"Qwen/Qwen3-0.6B".into(), &"v1.0".into())
+        );
+        theirs["revision"] = "v1.0".into();
         for value in [&mut ours, &mut theirs] {
             value["base_model_name_or_path"].take();
             let mut names: Vec<String> = serde_json::from_value(value["target_modules"].take()).unwrap();
@@ -140,15 +152,88 @@ fn an_adapter_that_is_more_than_plain_lora_is_refused_by_the_setting() {
         let error = peft::read_config(folder.path()).unwrap_err().to_string();
         error.replace(folder.path().to_str().unwrap(), "/a")
     };
-    insta::assert_snapshot!(refusal("use_dora", "true"), @"/a/adapter_config.json: use_dora = true is not supported; the adapter must be plain LoRA with one rank and alpha for all targets.");
-    insta::assert_snapshot!(refusal("rank_pattern", r#"{"q_proj": 4}"#), @r#"/a/adapter_config.json: rank_pattern = {"q_proj":4} is not supported; the adapter must be plain LoRA with one rank and alpha for all targets."#);
-    insta::assert_snapshot!(refusal("modules_to_save", r#"["lm_head"]"#), @r#"/a/adapter_config.json: modules_to_save = ["lm_head"] is not supported; the adapter must be plain LoRA with one rank and alpha for all targets."#);
-    insta::assert_snapshot!(refusal("target_modules", r#"".*_proj""#), @r#"/a/adapter_config.json: target_modules = ".*_proj" is not supported; it must be a list of module names."#);
-    insta::assert_snapshot!(refusal("peft_type", r#""IA3""#), @r#"/a/adapter_config.json: peft_type = "IA3" is not supported; the type must be LORA."#);
-    insta::assert_snapshot!(refusal("bias", r#""all""#), @r#"/a/adapter_config.json: bias = "all" is not supported; it must be "none"."#);
-    insta::assert_snapshot!(refusal("init_lora_weights", r#""pissa""#), @r#"/a/adapter_config.json: init_lora_weights = "pissa" is not supported; the adapter must be plain LoRA with one rank and alpha for all targets."#);
-    insta::assert_snapshot!(refusal("layers_to_transform", "[0]"), @"/a/adapter_config.json: layers_to_transform = [0] is not supported; the adapter must be plain LoRA with one rank and alpha for all targets.");
-    insta::assert_snapshot!(refusal("some_setting_of_peft_2", "3"), @"/a/adapter_config.json: some_setting_of_peft_2 = 3 is not supported; the adapter must be plain LoRA with one rank and alpha for all targets.");
+    insta::assert_snapshot!(refusal("use_dora", "true"), @"/a/adapter_config.json: LoRA: use_dora = true: only plain LoRA on linears is supported");
+    insta::assert_snapshot!(refusal("modules_to_save", r#"["lm_head"]"#), @r#"/a/adapter_config.json: LoRA: modules_to_save = ["lm_head"]: replacing other weights is not supported"#);
+    insta::assert_snapshot!(refusal("trainable_token_indices", "[1, 2]"), @"/a/adapter_config.json: LoRA: trainable_token_indices = [1,2]: replacing other weights is not supported");
+    insta::assert_snapshot!(refusal("peft_type", r#""IA3""#), @r#"/a/adapter_config.json: LoRA: peft_type = "IA3": only LORA adapters are supported"#);
+    insta::assert_snapshot!(refusal("task_type", r#""SEQ_CLS""#), @r#"/a/adapter_config.json: LoRA: task_type = "SEQ_CLS": only CAUSAL_LM adapters are supported"#);
+    insta::assert_snapshot!(refusal("bias", r#""all""#), @r#"/a/adapter_config.json: LoRA: bias = "all": only "none" is supported"#);
+    insta::assert_snapshot!(refusal("init_lora_weights", r#""pissa""#), @r#"/a/adapter_config.json: LoRA: init_lora_weights = "pissa": it changes the base model's weights, which is not supported"#);
+    insta::assert_snapshot!(refusal("layers_pattern", r#""blocks""#), @r#"/a/adapter_config.json: LoRA: layers_pattern = "blocks": the layers of Qwen3 are called `layers`"#);
+    insta::assert_snapshot!(refusal("some_setting_of_peft_2", "3"), @"/a/adapter_config.json: LoRA: some_setting_of_peft_2 = 3: this version does not know the field; if it changes nothing that the model computes, take it out");
+    let error = refusal("rank_pattern", r#"{"q_proj": "four"}"#);
+    assert!(error.contains("invalid type: string \"four\", expected usize"), "{error}");
+}
+
+/// What PEFT 0.21.2 reads from the same file.
+#[test]
+fn a_setting_that_is_left_out_has_pefts_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |text: &str| {
+        fs::write(folder.path().join(peft::CONFIG), text).unwrap();
+        peft::read_config(folder.path()).unwrap()
+    };
+    let config = read(r#"{"peft_type": "LORA", "target_modules": null, "fan_in_fan_out": true}"#);
+    assert_eq!((config.r, config.lora_alpha as u64, config.lora_dropout as u64), (8, 8, 0));
+    assert_eq!(config.target_modules, TargetModules::names(&["q_proj", "v_proj"]));
+    assert_eq!(
+        read(r#"{"target_modules": "all-linear"}"#).target_modules,
+        TargetModules::Pattern("all-linear".into())
+    );
+}
+
+#[test]
+fn an_adapter_without_tensors_or_of_other_weights_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = fixture("gqa").join("qwen");
+    let source = fixture("gqa").join("adapter");
+    fs::copy(source.join(peft::CONFIG), folder.path().join(peft::CONFIG)).unwrap();
+    let refusal = |tensors: &[&str]| {
+        let data = [0_u8; 4];
+        let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &data).unwrap();
+        let file = safetensors::serialize(tensors.iter().map(|name| (*name, view())), None).unwrap();
+        fs::write(folder.path().join(peft::WEIGHTS), file).unwrap();
+        let mut qwen = load::qwen3(&base, &Device::flex(), Dtype::F32).unwrap();
+        let error = load::adapter(&mut qwen, &base, folder.path(), &Device::flex(), Dtype::F32).unwrap_err();
+        error.to_string().replace(folder.path().to_str().unwrap(), "/a")
+    };
+    insta::assert_snapshot!(refusal(&[]), @"/a: the adapter holds no tensors.");
+    insta::assert_snapshot!(refusal(&["base_model.model.lm_head.lora_A.weight"]), @"/a: the adapter changes `lm_head`, which is not supported: only the linears of the layers may be adapted.");
+    insta::assert_snapshot!(refusal(&["base_model.model.model.embed_tokens.weight"]), @"/a: the adapter replaces `model.embed_tokens.weight`, which is not supported: it must be LoRA alone.");
+}
+
+/// Transformers 5 warns and does not tie; transformers 4 would have used the embedding.
+#[test]
+fn a_head_of_its_own_is_not_tied_whatever_the_configuration_says() {
+    let parent = tempfile::tempdir().unwrap();
+    let source = fixture("untied").join("qwen");
+    let qwen = |tied: bool, head: Option<&str>| {
+        let folder = parent.path().join("qwen");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        let device = Device::flex();
+        let mut model = load::qwen3(&source, &device, Dtype::F32).unwrap();
+        if head == Some("embedding") {
+            model.lm_head = Some(model.embed_tokens.clone());
+        }
+        save::qwen3(&mut model, &folder, Dtype::F32, Some(&source)).unwrap();
+        let path = folder.join("config.json");
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        config["tie_word_embeddings"] = tied.into();
+        fs::write(&path, config.to_string()).unwrap();
+        load::qwen3(&folder, &device, Dtype::F32).unwrap()
+    };
+    assert!(qwen(true, None).lm_head.is_some(), "other values");
+    assert!(qwen(true, Some("embedding")).lm_head.is_none(), "equal values");
+    assert!(qwen(false, None).lm_head.is_some(), "not tied");
+
+    let mut untied = qwen(true, None);
+    let again = parent.path().join("again");
+    fs::create_dir(&again).unwrap();
+    save::qwen3(&mut untied, &again, Dtype::F32, Some(&parent.path().join("qwen"))).unwrap();
+    let config: Value =
+        serde_json::from_str(&fs::read_to_string(again.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["tie_word_embeddings"], false, "what is written says what it is");
 }
 
 #[test]
@@ -237,7 +322,87 @@ fn a_description_with_another_number_of_pads_is_refused() {
         llavm_model::generate::assistant::Assistant::load(&folder, &Device::flex(), Dtype::F32).unwrap_err();
     let error = error.to_string();
     assert!(
-        error.ends_with("image_pad_num = 49, but the vision tower makes 9 patches of a picture."),
+        error.ends_with("image_pad_num = 49, but the vision tower makes 9 patches of an image."),
         "{error}"
+    );
+}
+
+/// The fixtures with their adapters merged, written as a LLaVA and read back through its own folder.
+#[test]
+fn a_llava_holds_the_model_that_was_written() {
+    for name in SHAPES {
+        let (source, parent) = (fixture(name), tempfile::tempdir().unwrap());
+        let mut model = load_parts(&source, Dtype::F32);
+        model.qwen.merge_lora();
+        let folder = parent.path();
+        save::llava(&mut model, folder, Dtype::F32, Some(&source.join("qwen"))).unwrap();
+
+        let device = Device::flex();
+        let config = load::llava_config(folder).unwrap().unwrap();
+        assert_eq!((config.image_token_id, &config.text), (282, model.qwen.config()), "{name}");
+        let mut qwen = load::qwen3(folder, &device, Dtype::F32).unwrap();
+        let mut clip = load::clip(folder, &device, Dtype::F32).unwrap();
+        let (vision, hidden) = (clip.config().hidden_size, qwen.config().hidden_size);
+        let mut projector = load::projector(folder, vision, hidden, &device, Dtype::F32).unwrap();
+        let again = parent.path().join("again");
+        for (part, write) in [("qwen", true), ("clip", false)] {
+            let (ours, theirs) = (again.join(part), again.join(format!("{part}-merged")));
+            fs::create_dir_all(&ours).unwrap();
+            fs::create_dir_all(&theirs).unwrap();
+            if write {
+                save::qwen3(&mut qwen, &ours, Dtype::F32, None).unwrap();
+                save::qwen3(&mut model.qwen, &theirs, Dtype::F32, None).unwrap();
+            } else {
+                save::clip(&mut clip, &ours, Dtype::F32, None).unwrap();
+                save::clip(model.clip.as_mut().unwrap(), &theirs, Dtype::F32, None).unwrap();
+            }
+            assert!(tensors(&ours) == tensors(&theirs), "{name} {part}");
+        }
+        save::projector(&mut projector, &again.join("projector.safetensors"), Dtype::F32).unwrap();
+        assert!(
+            tensors(&again.join("projector.safetensors")) == tensors(&source.join("projector.safetensors"))
+        );
+    }
+}
+
+/// The keys and shapes of a LLaVA that transformers wrote, but for the vision tower's old name, which all of them read.
+#[test]
+fn a_llava_is_written_with_the_keys_of_transformers() {
+    let (saved, parent) = (fixture("llava/saved"), tempfile::tempdir().unwrap());
+    let device = Device::flex();
+    let qwen = load::qwen3(&saved, &device, Dtype::F32).unwrap();
+    let clip = load::clip(&saved, &device, Dtype::F32).unwrap();
+    let (vision, hidden) = (clip.config().hidden_size, qwen.config().hidden_size);
+    let projector = load::projector(&saved, vision, hidden, &device, Dtype::F32).unwrap();
+    let mut model = Vlm::new(Some(clip), projector, qwen, 268);
+    save::llava(&mut model, parent.path(), Dtype::F32, Some(&saved)).unwrap();
+    let old_name = |(key, shape, values): (String, Vec<usize>, Vec<f32>)| {
+        (key.replace("vision_tower.vision_model.", "vision_tower."), shape, values)
+    };
+    let ours: Tensors = tensors(parent.path()).into_iter().map(old_name).collect();
+    assert!(ours == tensors(&saved));
+    let config = |folder: &Path| -> Value {
+        serde_json::from_str(&fs::read_to_string(folder.join("config.json")).unwrap()).unwrap()
+    };
+    let (ours, theirs) = (config(parent.path()), config(&saved));
+    for (field, value) in theirs.as_object().unwrap() {
+        if let Some(inner) = value.as_object() {
+            let unread = ["projection_dim", "initializer_factor"]; // of a tower: transformers fills them in
+            for (name, value) in inner.iter().filter(|(name, _)| !unread.contains(&name.as_str())) {
+                assert_eq!(&ours[field][name], value, "{field}.{name}");
+            }
+        } else if field != "transformers_version" {
+            assert_eq!(&ours[field], value, "{field}");
+        }
+    }
+    assert_eq!(
+        ours["text_config"]["architectures"],
+        serde_json::json!(["Qwen3ForCausalLM"]),
+        "vLLM asks for it"
+    );
+    let version = serde_json::json!("4.51.0");
+    assert_eq!(
+        (&ours["transformers_version"], &ours["text_config"]["transformers_version"]),
+        (&version, &version)
     );
 }

@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use common::{Fixture, difference, values};
 use llavm_model::attention::TokenMask;
 use llavm_model::config::{Dtype, PixelNorm};
@@ -69,16 +69,15 @@ impl Torch {
     fn micro_batch(&self, rows: &[i32]) -> MicroBatch {
         let (ids, labels) = (self.ints("ids"), self.ints("labels"));
         let (shape, pixels) = self.bytes("pixels");
-        let (stride, picture) =
-            (ids.len() / self.ints("lengths").len(), shape[1..].iter().product::<usize>());
-        let (all_lengths, pictures) = (self.ints("lengths"), self.ints("picture"));
+        let (stride, image) = (ids.len() / self.ints("lengths").len(), shape[1..].iter().product::<usize>());
+        let (all_lengths, images) = (self.ints("lengths"), self.ints("picture"));
         let lengths: Vec<usize> = rows.iter().map(|row| all_lengths[*row as usize] as usize).collect();
         let width = *lengths.iter().max().unwrap();
         let cut = |values: &[i32]| -> Vec<i32> {
             rows.iter().flat_map(|row| values[*row as usize * stride..][..width].to_vec()).collect()
         };
-        let shown = rows.iter().filter_map(|row| usize::try_from(pictures[*row as usize]).ok());
-        let shown: Vec<u8> = shown.flat_map(|n| pixels[n * picture..][..picture].to_vec()).collect();
+        let shown = rows.iter().filter_map(|row| usize::try_from(images[*row as usize]).ok());
+        let shown: Vec<u8> = shown.flat_map(|n| pixels[n * image..][..image].to_vec()).collect();
         MicroBatch {
             input_ids: cut(&ids).into_iter().map(|id| id as u32).collect(),
             labels: cut(&labels),
@@ -318,12 +317,62 @@ fn steps_below_the_resolution_of_bf16_add_up_in_the_master() {
     assert!((slope - 1.0).abs() < 0.1, "{slope}");
 }
 
+/// Every parameter of the projector and the adapters, by key.
+fn small_parts(mut model: Vlm) -> BTreeMap<String, (DType, Vec<f32>)> {
+    struct Small(BTreeMap<String, (DType, Vec<f32>)>);
+    impl ParameterVisitor for Small {
+        fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
+            if matches!(Part::of(key), Part::Projector | Part::Lora) {
+                self.0.insert(key.to_owned(), (parameter.dtype(), values(parameter.clone().inner())));
+            }
+        }
+    }
+    let mut small = Small(BTreeMap::new());
+    model.visit(&mut small);
+    small.0
+}
+
 #[test]
-fn rows_without_pictures_teach_a_projector_alone_nothing_and_stop_nothing() {
+fn projector_and_adapters_are_trained_from_f32_masters_and_kept_so() {
+    let torch = Torch::open();
+    let full = model("lora", Dtype::F32);
+    let mut given = model("lora", Dtype::Bf16);
+    given.projector = full.projector.clone();
+    let mut adapters = Vec::new();
+    full.clone().qwen.for_each_adapter(|_, adapter| adapters.push(adapter.clone()));
+    let mut rest = adapters.into_iter();
+    given.qwen.for_each_adapter(|_, adapter| *adapter = rest.next().unwrap());
+
+    let (arguments, _) = mode("lora");
+    let train = |parts: &[Part]| {
+        Trainer::new(given.clone(), PixelNorm::default(), arguments.clone(), parts, STEPS).unwrap()
+    };
+    let mut trainer = train(&[Part::Lora]);
+    run(&mut trainer, &torch, 0..3, 4);
+    let computed = trainer.model().clone();
+    assert_eq!(computed.projector.dense1.weight.dtype(), DType::BF16, "computes in the model's own type");
+    let (before, after) = (small_parts(full.clone()), small_parts(trainer.into_model()));
+    for (key, (dtype, values)) in after {
+        assert_eq!(dtype, DType::F32, "{key}");
+        let is_as_before = before[&key].1 == values;
+        assert_eq!(
+            is_as_before,
+            Part::of(&key) == Part::Projector,
+            "{key}: what is frozen is not rounded either"
+        );
+        let rounded = values.iter().all(|value| value.to_bits().trailing_zeros() >= 16);
+        assert!(!rounded, "{key} has more than bf16 holds");
+    }
+    let same = || train(&[Part::Projector, Part::Lora]);
+    assert_continues(same, 2, 4);
+}
+
+#[test]
+fn rows_without_images_teach_a_projector_alone_nothing_and_stop_nothing() {
     let torch = Torch::open();
     let mut trainer = trainer("align");
     let before = bits(weights(&trainer));
-    // Every tenth row of the fixture has no picture. The rate of the first step is 0, that of the second is not.
+    // Every tenth row of the fixture has no image. The rate of the first step is 0, that of the second is not.
     for _ in 0..2 {
         let report = trainer.step(vec![torch.micro_batch(&[9, 19])]).unwrap();
         assert!(report.loss > 0.0 && report.grad_norm == 0.0, "{report:?}");

@@ -108,7 +108,7 @@ impl Size {
     }
 
     /// The whole model with random weights.
-    fn model(self, device: &Device, dtype: Dtype) -> Vlm {
+    pub(crate) fn model(self, device: &Device, dtype: Dtype) -> Vlm {
         let (qwen, clip) = (self.qwen3(), self.clip());
         let mut source = RandomSource::new(SEED);
         let tower = ClipVision::load(Loader::new(&mut source, device, dtype), &clip);

@@ -94,7 +94,7 @@ impl Training {
     }
 }
 
-/// Trains a random model for `steps` steps of `batch` rows after one for warmth; tells each as it is done.
+/// Trains a random model for `steps` steps of `batch` rows after one for warmth; reports each as it is done.
 pub fn time_train(
     size: Size,
     recipe: Recipe,

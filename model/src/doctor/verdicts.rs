@@ -13,7 +13,7 @@ use std::{env, fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceUnderTest, Patient, Report, examine};
+use super::{DeviceUnderTest, Report, Subject, run_checks};
 use crate::config::Dtype;
 use crate::device::{DeviceError, DeviceName};
 
@@ -89,16 +89,16 @@ pub fn require_healthy(name: DeviceName, dtypes: &[Dtype], verdicts: &Verdicts) 
     if name.is_reference() {
         return Ok(());
     }
-    let patient = DeviceUnderTest::open(name)?;
-    let fingerprint = fingerprint(&patient.identity(), dtypes);
-    match recall_or_examine(&patient, dtypes, &fingerprint, verdicts) {
+    let subject = DeviceUnderTest::open(name)?;
+    let fingerprint = fingerprint(&subject.identity(), dtypes);
+    match recall_or_check(&subject, dtypes, &fingerprint, verdicts) {
         report if report.passed() => Ok(()),
         report => Err(DoctorError::Wrong { device: name, report: Box::new(report) }),
     }
 }
 
-fn recall_or_examine(
-    patient: &dyn Patient,
+fn recall_or_check(
+    subject: &dyn Subject,
     dtypes: &[Dtype],
     fingerprint: &str,
     verdicts: &Verdicts,
@@ -106,7 +106,7 @@ fn recall_or_examine(
     if let Some(report) = verdicts.recall(fingerprint) {
         return report;
     }
-    let report = examine(patient, dtypes);
+    let report = run_checks(subject, dtypes);
     // A device that did not run at all may be back after the next start; and a cache that cannot be
     // written only costs the next job an examination.
     if report.failure.is_none() {
@@ -134,19 +134,19 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::doctor::Symptoms;
+    use crate::doctor::Outputs;
 
     /// Counts its examinations.
     struct Counting(Cell<usize>);
 
-    impl Patient for Counting {
+    impl Subject for Counting {
         fn name(&self) -> String {
             "counting".to_owned()
         }
 
-        fn symptoms(&self, dtype: Dtype) -> Result<Symptoms, String> {
+        fn outputs(&self, dtype: Dtype) -> Result<Outputs, String> {
             self.0.set(self.0.get() + 1);
-            DeviceUnderTest::cpu().symptoms(dtype)
+            DeviceUnderTest::cpu().outputs(dtype)
         }
     }
 
@@ -154,10 +154,10 @@ mod tests {
     fn a_device_is_examined_once_per_card_dtypes_and_binary() {
         let folder = tempfile::tempdir().unwrap();
         let verdicts = Verdicts::at(folder.path().join("cache/doctor.json"));
-        let patient = Counting(Cell::new(0));
+        let subject = Counting(Cell::new(0));
         let visit = |identity: &str, dtypes: &[Dtype]| {
-            assert!(recall_or_examine(&patient, dtypes, &fingerprint(identity, dtypes), &verdicts).passed());
-            patient.0.get()
+            assert!(recall_or_check(&subject, dtypes, &fingerprint(identity, dtypes), &verdicts).passed());
+            subject.0.get()
         };
         assert_eq!(visit("card 1", &[Dtype::F32]), 1);
         assert_eq!(visit("card 1", &[Dtype::F32]), 1);

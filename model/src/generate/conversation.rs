@@ -1,18 +1,19 @@
 //! A chat: turns kept, all of them rendered for every answer, only what is new computed.
 //!
-//! In: questions, pictures, a system prompt. Out: answers as text, piece by piece while they arrive. The pictures
-//! belong to the conversation and stand where training put them, behind its first question, unless a question places
-//! them with `<image>`.
+//! In: questions, images, a system prompt. Out: answers as text, piece by piece while they arrive. An image belongs to the
+//! question that it is shown with, and stands where training put it beside a question, or where the question places it
+//! with `<image>`.
 
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use super::assistant::{Assistant, PromptError};
+use super::assistant::Assistant;
 use super::session::Session;
 use super::{GenerateError, Options};
 use crate::chat_template::Message;
+use crate::processor::PromptError;
 use crate::stream::TextStream;
 use crate::tokenizer::TokenizerError;
 
@@ -35,9 +36,20 @@ pub enum ChatError {
 pub struct Turn {
     /// `user` or `assistant`.
     pub role: &'static str,
-    /// What was said.
+    /// What was said, with `<image>` where each of its images stands.
     pub content: String,
+    /// How many images were shown with it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub images: usize,
 }
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference to the field")]
+fn is_zero(images: &usize) -> bool {
+    *images == 0
+}
+
+/// Patch states of an image, and its number in the conversation.
+type Shown = (Tensor<3>, u64);
 
 /// A conversation with one assistant.
 #[derive(Debug)]
@@ -46,21 +58,21 @@ pub struct Conversation<'a> {
     session: Session,
     turns: Vec<Turn>,
     system: Option<String>,
-    /// Patch states of the picture, and its number.
-    picture: Option<(Tensor<3>, u64)>,
-    pictures_so_far: u64,
+    /// The images of all turns, then those shown since the last question.
+    images: Vec<Shown>,
+    images_so_far: u64,
 }
 
 impl<'a> Conversation<'a> {
-    /// An empty conversation with the system prompt that the model was trained with.
+    /// An empty conversation with the assistant's system prompt.
     pub fn new(assistant: &'a Assistant) -> Self {
         Self {
             assistant,
             session: Session::new(),
             turns: Vec::new(),
             system: assistant.system.clone(),
-            picture: None,
-            pictures_so_far: 0,
+            images: Vec::new(),
+            images_so_far: 0,
         }
     }
 
@@ -79,15 +91,27 @@ impl<'a> Conversation<'a> {
         self.system = Some(text.to_owned()).filter(|text| !text.is_empty());
     }
 
-    /// Shows a picture, `[3, image_size, image_size]` bytes of RGB, in place of the one before.
-    pub fn set_picture(&mut self, pixels: Vec<u8>) {
-        self.pictures_so_far += 1;
-        self.picture = self.assistant.features(pixels).map(|features| (features, self.pictures_so_far));
+    /// Shows an image, `[3, image_size, image_size]` bytes of RGB, with the next question, behind those shown before it.
+    pub fn show(&mut self, pixels: Vec<u8>) {
+        self.images_so_far += 1;
+        let shown = self.assistant.features(pixels).map(|features| (features, self.images_so_far));
+        self.images.extend(shown);
     }
 
-    /// Forgets the turns; picture and system prompt stay.
+    /// Images shown since the last question.
+    pub fn waiting_images(&self) -> usize {
+        self.images.len() - self.turns.iter().map(|turn| turn.images).sum::<usize>()
+    }
+
+    /// Forgets the turns; the images are shown with the next question, and the system prompt stays.
     pub fn reset(&mut self) {
         self.turns.clear();
+    }
+
+    /// Forgets the turns and the images.
+    pub fn clear(&mut self) {
+        self.turns.clear();
+        self.images.clear();
     }
 
     /// Tokens of the last prompt and answer that need not be computed again.
@@ -102,13 +126,24 @@ impl<'a> Conversation<'a> {
         options: &Options,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, ChatError> {
-        self.turns.push(Turn { role: "user", content: question.to_owned() });
+        let turn = self.question(question)?;
+        self.turns.push(turn);
         let answer = self.answer(options, on_text);
         match &answer {
-            Ok(text) => self.turns.push(Turn { role: "assistant", content: text.clone() }),
+            Ok(text) => {
+                self.turns.push(Turn { role: "assistant", content: text.clone(), images: 0 });
+            }
             Err(_) => drop(self.turns.pop()),
         }
         answer
+    }
+
+    /// A question with the images shown since the last one. Without any image in the conversation, `<image>` is text.
+    fn question(&self, question: &str) -> Result<Turn, ChatError> {
+        let images = self.waiting_images();
+        let tokens = self.assistant.processor.image_tokens();
+        let content = tokens.question(question, images, !self.images.is_empty());
+        Ok(Turn { role: "user", content: content.map_err(PromptError::from)?, images })
     }
 
     fn answer(
@@ -116,11 +151,12 @@ impl<'a> Conversation<'a> {
         options: &Options,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, ChatError> {
-        let turns = self.turns.iter().map(|turn| Message { role: turn.role, content: &turn.content });
-        let (features, number) = self.picture.clone().unzip();
+        let turns = self.turns.iter().map(|turn| Message::new(turn.role, &turn.content));
         let turns: Vec<Message<'_>> = turns.collect();
+        let features: Vec<Tensor<3>> = self.images.iter().map(|(features, _)| features.clone()).collect();
+        let features = (!features.is_empty()).then(|| Tensor::cat(features, 0));
         let prompt = self.assistant.prompt(&turns, self.system.as_deref(), features)?;
-        let mut stream = TextStream::new(&self.assistant.tokenizer);
+        let mut stream = TextStream::new(self.assistant.processor.tokenizer());
         let (mut text, mut failure) = (String::new(), None);
         let mut on_token = |_row: usize, id: u32| match stream.push(id) {
             Ok(piece) => {
@@ -132,7 +168,7 @@ impl<'a> Conversation<'a> {
                 ControlFlow::Break(())
             }
         };
-        let images: Vec<u64> = number.into_iter().collect();
+        let images: Vec<u64> = self.images.iter().map(|(_, number)| *number).collect();
         self.session.answer(&self.assistant.model, &prompt, &images, options, &mut on_token)?;
         if let Some(error) = failure {
             return Err(error.into());

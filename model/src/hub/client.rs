@@ -2,12 +2,14 @@
 
 use super::fetch_error::FetchError;
 use super::settings::{Settings, Token};
-use std::fmt;
-use std::fs;
+use super::source::Source;
+use super::trouble::{Trouble, header};
 use std::io;
 use std::time::Duration;
+use ureq::config::ConfigBuilder;
 use ureq::http::{Response, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
+use ureq::typestate::AgentScope;
 use ureq::{Agent, Body};
 
 /// Redirects in a row that are followed.
@@ -15,102 +17,12 @@ const REDIRECTS: usize = 10;
 /// The longest pause that a server may ask for. The hub's limits count over five minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(330);
 
-/// What came instead of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// A status that is no success.
-    Status {
-        /// Such as 404.
-        status: u16,
-        /// What the hub calls it, such as `GatedRepo`.
-        code: Option<String>,
-        /// What the hub says about it.
-        message: Option<String>,
-        /// The pause that the server asks for.
-        pause: Option<Duration>,
-    },
-    /// No connection, or one that broke off.
-    Network {
-        /// Such as `huggingface.co`.
-        host: String,
-        /// What happened.
-        why: String,
-    },
-    /// A file ended before its last byte.
-    Cut {
-        /// Bytes that arrived, and bytes of the whole file.
-        at: (u64, u64),
-    },
-    /// The request was sent on and on, or to an address that is none.
-    Redirect {
-        /// The last address.
-        address: String,
-    },
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status { status, message, .. } => {
-                let meaning = match status {
-                    401 => "not allowed without a valid token, or not there",
-                    403 => "access is denied",
-                    404 => "there is no such repository, revision or file",
-                    429 => "too many requests",
-                    500.. => "the server has a problem",
-                    _ => "the server refuses",
-                };
-                write!(f, "{meaning} (status {status}")?;
-                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))?;
-                f.write_str(")")
-            }
-            Self::Network { host, why } => write!(f, "{host} cannot be reached: {why}"),
-            Self::Cut { at: (have, size) } => {
-                write!(f, "the connection was cut after {have} of {size} bytes")
-            }
-            Self::Redirect { address } => write!(f, "redirected too often or nowhere, last to {address}"),
-        }
-    }
-}
-
-impl Trouble {
-    /// Whether the same request may succeed a little later.
-    fn passes(&self) -> bool {
-        match self {
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            Self::Network { .. } | Self::Cut { .. } => true,
-            Self::Redirect { .. } => false,
-        }
-    }
-
-    fn of_status(response: &Response<Body>) -> Self {
-        let text = |name: &str| header(response, name).map(str::to_owned);
-        Self::Status {
-            status: response.status().as_u16(),
-            code: text("x-error-code"),
-            message: text("x-error-message"),
-            pause: asked_pause(response),
-        }
-    }
-}
-
-/// The text of a header.
-pub fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
-    response.headers().get(name).and_then(|value| value.to_str().ok())
-}
-
-/// `Retry-After: 30`, or the hub's `RateLimit: "api";r=0;t=30`.
-fn asked_pause(response: &Response<Body>) -> Option<Duration> {
-    let limit = || header(response, "ratelimit")?.split(';').find_map(|part| part.trim().strip_prefix("t="));
-    let seconds = header(response, "retry-after").or_else(limit)?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
 /// Sends requests.
 #[derive(Debug)]
 pub struct Client {
     agent: Agent,
     home: Origin,
+    source: Source,
     token: Option<Token>,
     attempts: u32,
     pause: Duration,
@@ -128,23 +40,27 @@ impl Origin {
     }
 }
 
+/// What all requests have in common: the answer is judged and redirects are followed here, and a body is what was sent.
+pub(super) fn config(tls: TlsConfig) -> ConfigBuilder<AgentScope> {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("llavm/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .tls_config(tls)
+}
+
 impl Client {
-    /// A client for the hub that `settings` name.
-    pub fn new(settings: &Settings) -> Result<Self, FetchError> {
-        let home = settings.endpoint.parse::<Uri>().ok().and_then(|address| Origin::of(&address));
-        let home =
-            home.filter(|home| home.0 == "https" || home.0 == "http").ok_or_else(|| FetchError::Answer {
-                address: format!("HF_ENDPOINT = `{}`", settings.endpoint),
-                why: "it is no address such as https://huggingface.co".to_owned(),
-            })?;
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("llavm/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
+    /// A client for the source where `settings` say it is.
+    pub fn new(settings: &Settings, source: Source, tls: TlsConfig) -> Result<Self, FetchError> {
+        let site = settings.site(source);
+        let home = site.endpoint.parse::<Uri>().ok().and_then(|address| Origin::of(&address));
+        let home = home.filter(|home| home.0 == "https" || home.0 == "http").ok_or_else(|| {
+            FetchError::Endpoint { variable: source.variables().endpoint, endpoint: site.endpoint.clone() }
+        })?;
+        let config = config(tls)
             .proxy(settings.proxy.clone())
-            .tls_config(tls(settings)?)
             .timeout_connect(Some(settings.silence))
             .timeout_recv_response(Some(settings.silence * 2))
             .timeout_per_read(Some(settings.silence))
@@ -152,7 +68,8 @@ impl Client {
         Ok(Self {
             agent: config.new_agent(),
             home,
-            token: settings.token.clone(),
+            source,
+            token: site.token.clone(),
             attempts: settings.attempts,
             pause: settings.pause,
         })
@@ -172,8 +89,8 @@ impl Client {
 
     /// The headers of `address`, of the first server that says what file this is.
     pub fn head(&self, address: &str) -> Result<Response<Body>, Trouble> {
-        let told = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
-        self.follow(address, told, |agent, address| agent.head(address))
+        let reported = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
+        self.follow(address, reported, |agent, address| agent.head(address))
     }
 
     fn follow(
@@ -190,6 +107,10 @@ impl Client {
                 self.token.as_ref().filter(|_| Origin::of(&next).as_ref() == Some(&self.home))
             {
                 request = request.header("Authorization", format!("Bearer {}", token.secret));
+                if self.source == Source::ModelScope {
+                    // Its older addresses know the session only.
+                    request = request.header("Cookie", format!("m_session_id={}", token.secret));
+                }
             }
             let response = request.call().map_err(|error| network(&next, &error))?;
             let status = response.status();
@@ -235,22 +156,6 @@ impl Patience {
     }
 }
 
-fn tls(settings: &Settings) -> Result<TlsConfig, FetchError> {
-    let Some(path) = &settings.certificates else { return Ok(TlsConfig::default()) };
-    let unusable = |why: String| FetchError::Certificates { path: path.clone(), why };
-    let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| unusable(error.to_string()))? {
-            certificates.push(certificate);
-        }
-    }
-    if certificates.is_empty() {
-        return Err(unusable("there is none in it".to_owned()));
-    }
-    Ok(TlsConfig::builder().root_certs(RootCerts::from(certificates)).build())
-}
-
 /// What `error` is for a person.
 pub fn network(address: &Uri, error: &ureq::Error) -> Trouble {
     let why = match error {
@@ -272,7 +177,7 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// The address that `location`, absolute or relative, names on a page at `base` (RFC 3986, 5.2, without dot segments).
-fn join(base: &Uri, location: &str) -> Option<Uri> {
+pub(super) fn join(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
     let origin = format!("{scheme}://{}", base.authority()?);
     let absolute =

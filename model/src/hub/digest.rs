@@ -1,7 +1,15 @@
-//! The digests by which the hub names files: SHA-256 of files in LFS or Xet storage, git's blob SHA-1 of small ones.
+//! The digests by which the hub names files: SHA-256 of files in LFS or Xet storage, git's blob SHA-1 of small ones; and MD5, by
+//! which VLMEvalKit does.
 
+use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
 
 /// What a file's content must come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +18,8 @@ pub enum Digest {
     Sha256(String),
     /// SHA-1 of `blob SIZE\0` and the content, as git names it, 40 hexadecimal digits.
     GitBlob(String),
+    /// MD5 of the content, 32 hexadecimal digits.
+    Md5(String),
 }
 
 impl Digest {
@@ -26,7 +36,7 @@ impl Digest {
     /// The hexadecimal digits.
     pub fn hex(&self) -> &str {
         match self {
-            Self::Sha256(hex) | Self::GitBlob(hex) => hex,
+            Self::Sha256(hex) | Self::GitBlob(hex) | Self::Md5(hex) => hex,
         }
     }
 
@@ -35,6 +45,20 @@ impl Digest {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
             Self::GitBlob(_) => Hasher::GitBlob(Sha1::new_with_prefix(format!("blob {size}\0"))),
+            Self::Md5(_) => Hasher::Md5(Md5::new()),
+        }
+    }
+
+    /// Whether the file at `path`, of `size` bytes, has this digest.
+    pub fn is_of(&self, path: &Path, size: u64) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let mut hasher = self.hasher(size);
+        let mut piece = vec![0; PIECE];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(hasher.finish() == self.hex()),
+                read => hasher.update(&piece[..read]),
+            }
         }
     }
 }
@@ -46,6 +70,8 @@ pub enum Hasher {
     Sha256(Sha256),
     /// Of [`Digest::GitBlob`].
     GitBlob(Sha1),
+    /// Of [`Digest::Md5`].
+    Md5(Md5),
 }
 
 impl Hasher {
@@ -54,6 +80,7 @@ impl Hasher {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::GitBlob(hasher) => hasher.update(bytes),
+            Self::Md5(hasher) => hasher.update(bytes),
         }
     }
 
@@ -62,8 +89,14 @@ impl Hasher {
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
             Self::GitBlob(hasher) => hex(&hasher.finalize()),
+            Self::Md5(hasher) => hex(&hasher.finalize()),
         }
     }
+}
+
+/// The hexadecimal digits of the SHA-256 of `bytes`.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,16 +1,22 @@
-//! One file into the cache: `blobs/ETAG.incomplete`, checked, renamed to `blobs/ETAG`, shown in the snapshot by a link.
+//! One file into the cache. Hugging Face: `blobs/ETAG.incomplete`, checked, renamed to `blobs/ETAG`, shown in the snapshot by
+//! a link. ModelScope: `snapshots/REV/PATH.incomplete`, checked, renamed.
 //!
-//! A lock per blob (the one `huggingface_hub` takes) keeps two programs from writing the same file. What has arrived is kept
+//! A lock per file (the one that the source's own client takes) keeps two programs from writing it. What has arrived is kept
 //! whatever happens, except content with a wrong digest.
 
-use super::client::{Client, Trouble, header, network};
-use super::fetch::{FetchEvent, Observer};
-use super::fetch_error::{Asked, FetchError};
+use super::asked::Asked;
+use super::client::{Client, network};
+use super::disk::Disk;
+use super::event::{FetchEvent, Observer, State};
+use super::fetch_error::FetchError;
 use super::listing::RemoteFile;
+use super::lock::Lock;
 use super::partial::Partial;
 use super::repository::Repository;
 use super::settings::Settings;
-use std::fs::{self, File, TryLockError};
+use super::source::Source;
+use super::trouble::{Trouble, header};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,15 +38,47 @@ pub struct Download<'a> {
     pub repository: &'a Repository,
     /// The commit.
     pub commit: &'a str,
-    /// Is told what happens.
+    /// Sees what happens.
     pub observer: &'a dyn Observer,
     /// Set when another file has failed.
     pub stop: &'a AtomicBool,
 }
 
-/// Where the snapshot of a commit shows the file `path`.
-pub fn shown(settings: &Settings, repository: &Repository, commit: &str, path: &str) -> PathBuf {
-    repository.snapshot_folder(&settings.cache, commit).join(path)
+/// Where a file of a commit is in the cache.
+#[derive(Debug)]
+pub struct Place {
+    /// In the snapshot.
+    pub shown: PathBuf,
+    /// Its content: the same path at ModelScope.
+    pub blob: PathBuf,
+}
+
+impl Place {
+    /// The place of `file`.
+    pub fn of(settings: &Settings, repository: &Repository, commit: &str, file: &RemoteFile) -> Self {
+        let cache = &settings.site(repository.source).cache;
+        Self {
+            shown: repository.snapshot_folder(cache, commit).join(&file.path),
+            blob: repository.blob(cache, commit, &file.path, &file.etag),
+        }
+    }
+
+    /// Whether the snapshot has the file. A commit's content never changes, so that its size is enough; a snapshot of
+    /// ModelScope is that of a branch, and the file in it may be of an earlier time.
+    pub fn has(&self, repository: &Repository, file: &RemoteFile) -> bool {
+        is_whole(&self.shown, file.size)
+            && (repository.source == Source::HuggingFace || is_of(&self.shown, file))
+    }
+
+    /// Whether the content is there, in the snapshot or not.
+    pub fn has_content(&self, repository: &Repository, file: &RemoteFile) -> bool {
+        let apart = self.blob != self.shown;
+        self.has(repository, file) || (apart && is_whole(&self.blob, file.size))
+    }
+}
+
+fn is_of(path: &Path, file: &RemoteFile) -> bool {
+    file.digest().is_none_or(|digest| digest.is_of(path, file.size).unwrap_or(false))
 }
 
 /// The unfinished file beside a blob.
@@ -56,33 +94,37 @@ pub fn is_whole(path: &Path, size: u64) -> bool {
 }
 
 impl Download<'_> {
-    /// Brings `file` into the cache.
-    pub fn fetch(&self, file: &RemoteFile) -> Result<(), FetchError> {
-        let shown = shown(self.settings, self.repository, self.commit, &file.path);
-        let blob = self.repository.blob(&self.settings.cache, &file.etag);
-        if !is_whole(&shown, file.size) {
+    /// Brings `file`, of which `state` is there, into the cache.
+    pub fn fetch(&self, file: &RemoteFile, state: State) -> Result<(), FetchError> {
+        let place = Place::of(self.settings, self.repository, self.commit, file);
+        // What a plan has found in a branch's snapshot, it has read through.
+        let has = state == State::There && self.repository.source == Source::ModelScope;
+        if !has && !place.has(self.repository, file) {
             let _lock = self.lock(file)?;
-            if !is_whole(&blob, file.size) {
-                self.fill(file, &blob)?;
+            // Whoever had the lock may have brought it meanwhile.
+            if !place.has(self.repository, file) {
+                self.bring(file, &place)?;
             }
-            link(&blob, &shown, &file.path).map_err(|error| FetchError::writing(&shown, 0, error))?;
         }
         self.observer.event(&FetchEvent::Done { file });
         Ok(())
     }
 
-    fn lock(&self, file: &RemoteFile) -> Result<File, FetchError> {
-        let path = self.repository.lock(&self.settings.cache, &file.etag);
-        let wrong = |error| FetchError::writing(&path, 0, error);
-        let lock = make_parent(&path).and_then(|()| File::options().create(true).append(true).open(&path));
-        let lock = lock.map_err(wrong)?;
-        match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(TryLockError::WouldBlock) => self.observer.event(&FetchEvent::Locked { file }),
-            Err(TryLockError::Error(error)) => return Err(wrong(error)),
+    fn bring(&self, file: &RemoteFile, place: &Place) -> Result<(), FetchError> {
+        let new = !place.has_content(self.repository, file);
+        if new {
+            self.fill(file, &place.blob)?;
         }
-        lock.lock().map_err(wrong)?;
-        Ok(lock)
+        show(place, &file.path, new, &*self.settings.disk)
+            .map_err(|error| FetchError::writing(&place.shown, 0, error))
+    }
+
+    fn lock(&self, file: &RemoteFile) -> Result<Lock, FetchError> {
+        let cache = &self.settings.site(self.repository.source).cache;
+        let path = self.repository.lock(cache, &file.path, &file.etag);
+        let waiting = || self.observer.event(&FetchEvent::Locked { file });
+        Lock::take(&path, &*self.settings.disk, self.settings.lease, &waiting)
+            .map_err(|error| FetchError::writing(&path, 0, error))
     }
 
     /// Downloads, checks and publishes the blob. A resumed file whose digest is wrong is begun anew once: its beginning may be
@@ -142,7 +184,7 @@ impl Download<'_> {
     ) -> Result<Option<Trouble>, FetchError> {
         let have = partial.len();
         let page = self.repository.address(Some((self.commit, &file.path)));
-        let response = match self.client.get(&format!("{}/{page}", self.settings.endpoint), have) {
+        let response = match self.client.get(&format!("{}/{page}", self.endpoint()), have) {
             Ok(response) => response,
             // The server thinks that nothing is left: the list and the file disagree.
             Err(Trouble::Status { status: 416, .. }) if have > 0 => {
@@ -198,7 +240,11 @@ impl Download<'_> {
         if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
             return Trouble::Cut { at: (partial.len(), file.size) };
         }
-        network(&self.settings.endpoint.parse().unwrap_or_default(), &error.into())
+        network(&self.endpoint().parse().unwrap_or_default(), &error.into())
+    }
+
+    fn endpoint(&self) -> &str {
+        &self.settings.site(self.repository.source).endpoint
     }
 
     fn asked<'b>(&'b self, file: &'b RemoteFile) -> Asked<'b> {
@@ -207,7 +253,7 @@ impl Download<'_> {
 }
 
 /// Whether the body starts at byte `have` (`Content-Range: bytes 100-199/200`), and not at the file's first.
-fn continues(response: &Response<Body>, have: u64) -> bool {
+pub(super) fn continues(response: &Response<Body>, have: u64) -> bool {
     let start = || header(response, "content-range")?.strip_prefix("bytes ")?.split('-').next()?.parse().ok();
     response.status() == StatusCode::PARTIAL_CONTENT && start() == Some(have)
 }
@@ -216,9 +262,13 @@ pub(super) fn make_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// Shows `blob` at `shown`, the repository's `path`, by a relative link as `huggingface_hub` makes it; on a disk without links,
-/// the file itself moves there.
-fn link(blob: &Path, shown: &Path, path: &str) -> io::Result<()> {
+/// Shows a file's content in the snapshot by a relative link, as `huggingface_hub` makes it. Where there are no links, for
+/// whatever reason, `new` content moves there; what was there before may be shown elsewhere, too, and is copied.
+fn show(place: &Place, path: &str, new: bool, disk: &dyn Disk) -> io::Result<()> {
+    let Place { shown, blob } = place;
+    if blob == shown {
+        return Ok(());
+    }
     make_parent(shown)?;
     let etag = blob.file_name().unwrap_or_default();
     let target = PathBuf::from("../".repeat(path.split('/').count() + 1)).join("blobs").join(etag);
@@ -227,23 +277,12 @@ fn link(blob: &Path, shown: &Path, path: &str) -> io::Result<()> {
     if fs::symlink_metadata(&temporary).is_ok() {
         fs::remove_file(&temporary)?;
     }
-    match symlink(&target, &temporary) {
-        Ok(()) => fs::rename(&temporary, shown),
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) =>
-        {
-            fs::rename(blob, shown)
-        }
-        Err(error) => Err(error),
+    if disk.symlink(&target, &temporary).is_ok() {
+        return fs::rename(&temporary, shown);
     }
-}
-
-#[cfg(unix)]
-fn symlink(target: &Path, at: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, at)
-}
-
-#[cfg(not(unix))]
-fn symlink(_target: &Path, _at: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    if new {
+        return fs::rename(blob, shown);
+    }
+    fs::copy(blob, &temporary)?;
+    fs::rename(&temporary, shown)
 }

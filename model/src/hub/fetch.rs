@@ -1,78 +1,33 @@
 //! Fetching a repository: [`Hub::plan`] says which files, how big, and which are there; [`Hub::fetch`] brings the rest.
 //!
-//! The revision's reference is written last: whoever finds it finds every file that was asked for.
+//! What lets a snapshot be found is done last (the revision's reference is written, the note that it is unfinished taken
+//! away): whoever finds it finds every file that was asked for. Where all is there, nothing is written.
+//!
+//! `huggingface_hub` writes the reference first; here `hub:ORG/NAME` is either complete, as far as it was asked for, or not there.
 
-use super::client::{Client, Trouble};
-use super::download::{Download, incomplete, is_whole, make_parent, shown};
-use super::fetch_error::{Asked, FetchError};
+use super::asked::Asked;
+use super::certificates;
+use super::client::Client;
+use super::download::{Download, Place, incomplete, make_parent};
+use super::event::{FetchEvent, Observer, State};
+use super::fetch_error::FetchError;
+use super::hub_error::HubError;
 use super::listing::{Lister, Listing, RemoteFile, Unlisted};
-use super::locate::{HUB, HubError};
 use super::repository::Repository;
 use super::settings::Settings;
+use super::source::Source;
+use super::trouble::Trouble;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use ureq::tls::TlsConfig;
 
 /// Files shown where none is chosen.
 const EXAMPLES: usize = 5;
 /// Tells the temporary files of one process apart.
 static WRITES: AtomicU64 = AtomicU64::new(0);
-
-/// Is told what a fetch does, by several threads.
-pub trait Observer: Sync {
-    /// Something happened.
-    fn event(&self, event: &FetchEvent<'_>);
-}
-
-/// What happens during a fetch.
-#[derive(Debug)]
-pub enum FetchEvent<'a> {
-    /// A download begins, after `have` bytes that are there already.
-    Started {
-        /// The file.
-        file: &'a RemoteFile,
-        /// Bytes of an earlier download.
-        have: u64,
-    },
-    /// Bytes have arrived.
-    Bytes {
-        /// The file.
-        file: &'a RemoteFile,
-        /// How many.
-        count: u64,
-    },
-    /// A download begins again at the file's first byte.
-    Restarted {
-        /// The file.
-        file: &'a RemoteFile,
-        /// Why.
-        why: &'a str,
-        /// Bytes that were there and come again.
-        lost: u64,
-    },
-    /// The file is in the snapshot.
-    Done {
-        /// The file.
-        file: &'a RemoteFile,
-    },
-    /// Another program downloads the same file.
-    Locked {
-        /// The file.
-        file: &'a RemoteFile,
-    },
-    /// Something failed and is tried again after a pause.
-    Waiting {
-        /// The file or repository.
-        what: &'a str,
-        /// What failed.
-        why: &'a Trouble,
-        /// How long.
-        pause: Duration,
-    },
-}
 
 /// Which files of a repository: those that match one of `include` (all, when it is empty) and none of `exclude`.
 #[derive(Clone, Debug, Default)]
@@ -114,17 +69,6 @@ fn pattern(text: &str) -> Result<glob::Pattern, FetchError> {
         .map_err(|error| FetchError::Pattern { pattern: text.to_owned(), why: error.msg.to_owned() })
 }
 
-/// How much of a file is in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All of it.
-    There,
-    /// So many bytes of it.
-    Begun(u64),
-    /// Nothing.
-    Missing,
-}
-
 /// What a fetch has to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -161,17 +105,21 @@ impl State {
     }
 }
 
-/// A hub, and the cache that its files go to.
+/// The sources, and the caches that their files go to.
 #[derive(Debug)]
 pub struct Hub {
     settings: Settings,
-    client: Client,
+    tls: TlsConfig,
 }
 
 impl Hub {
-    /// The hub that `settings` name. Nothing is asked of it yet.
+    /// The sources that `settings` name. Nothing is asked of them yet.
     pub fn new(settings: Settings) -> Result<Self, FetchError> {
-        Ok(Self { client: Client::new(&settings)?, settings })
+        Ok(Self { tls: certificates::tls(settings.certificates.as_ref())?, settings })
+    }
+
+    pub(super) fn client(&self, source: Source) -> Result<Client, FetchError> {
+        Client::new(&self.settings, source, self.tls.clone())
     }
 
     /// What has to be done so that the files of `locator` that `patterns` choose are in the cache.
@@ -181,11 +129,14 @@ impl Hub {
         patterns: &Patterns,
         observer: &dyn Observer,
     ) -> Result<Plan, FetchError> {
-        let repository = locator.strip_prefix(HUB).and_then(Repository::parse);
-        let repository = repository.ok_or_else(|| HubError::BadName { locator: locator.to_owned() })?;
+        let bad = |source: Source| HubError::BadName { locator: locator.to_owned(), prefix: source.prefix() };
+        let (source, name) = Source::of(locator).ok_or_else(|| bad(Source::HuggingFace))?;
+        let repository = Repository::parse(source, name).ok_or_else(|| bad(source))?;
         let what = repository.to_string();
         let waiting = |why: &Trouble, pause| observer.event(&FetchEvent::Waiting { what: &what, why, pause });
-        let lister = Lister { client: &self.client, endpoint: &self.settings.endpoint, waiting: &waiting };
+        let client = self.client(source)?;
+        let endpoint = &self.settings.site(source).endpoint;
+        let lister = Lister { client: &client, endpoint, waiting: &waiting };
         let refused = |why| self.refused(&lister, &repository, why);
         let Listing { commit, files } = lister.list(&repository).map_err(refused)?;
         let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
@@ -219,12 +170,11 @@ impl Hub {
     }
 
     fn state(&self, repository: &Repository, commit: &str, file: &RemoteFile) -> State {
-        let blob = repository.blob(&self.settings.cache, &file.etag);
-        let shown = shown(&self.settings, repository, commit, &file.path);
-        if is_whole(&shown, file.size) || is_whole(&blob, file.size) {
+        let place = Place::of(&self.settings, repository, commit, file);
+        if place.has_content(repository, file) {
             return State::There;
         }
-        let begun = fs::metadata(incomplete(&blob)).map_or(0, |found| found.len());
+        let begun = fs::metadata(incomplete(&place.blob)).map_or(0, |found| found.len());
         if begun > 0 && begun <= file.size { State::Begun(begun) } else { State::Missing }
     }
 
@@ -232,19 +182,15 @@ impl Hub {
     pub fn fetch(&self, plan: &Plan, observer: &dyn Observer) -> Result<PathBuf, FetchError> {
         let stop = AtomicBool::new(false);
         let (repository, commit) = (&plan.repository, plan.commit.as_str());
-        let download = Download {
-            client: &self.client,
-            settings: &self.settings,
-            repository,
-            commit,
-            observer,
-            stop: &stop,
-        };
-        let queue = Mutex::new(plan.files.iter().map(|(file, _)| file));
+        let client = self.client(repository.source)?;
+        let download =
+            Download { client: &client, settings: &self.settings, repository, commit, observer, stop: &stop };
+        self.begin(plan)?;
+        let queue = Mutex::new(plan.files.iter());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {
-            while let Some(file) = next().filter(|_| !stop.load(Ordering::Relaxed)) {
-                download.fetch(file).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            while let Some((file, state)) = next().filter(|_| !stop.load(Ordering::Relaxed)) {
+                download.fetch(file, *state).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             }
             Ok(())
         };
@@ -261,17 +207,44 @@ impl Hub {
         }
     }
 
-    /// Lets the revision's reference name the commit.
-    fn publish(&self, plan: &Plan) -> Result<PathBuf, FetchError> {
-        let reference = plan.repository.reference(&self.settings.cache);
-        if plan.repository.revision != plan.commit {
-            let wrong = |error| FetchError::writing(&reference, 0, error);
-            let write = WRITES.fetch_add(1, Ordering::Relaxed);
-            let temporary = reference.with_extension(format!("{}-{write}.tmp", std::process::id()));
-            make_parent(&reference).map_err(wrong)?;
-            fs::write(&temporary, &plan.commit).map_err(wrong)?;
-            fs::rename(&temporary, &reference).map_err(wrong)?;
+    /// Notes that the snapshot is not whole, where nothing else would show it.
+    fn begin(&self, plan: &Plan) -> Result<(), FetchError> {
+        let whole = plan.files.iter().all(|(_, state)| *state == State::There);
+        if whole || plan.repository.source != Source::ModelScope {
+            return Ok(());
         }
-        Ok(plan.repository.snapshot_folder(&self.settings.cache, &plan.commit))
+        let unfinished = plan.repository.unfinished(&self.settings.modelscope.cache);
+        let noted = make_parent(&unfinished).and_then(|()| fs::write(&unfinished, ""));
+        noted.map_err(|error| FetchError::writing(&unfinished, 0, error))
     }
+
+    /// Lets the repository's snapshot be found.
+    fn publish(&self, plan: &Plan) -> Result<PathBuf, FetchError> {
+        let cache = &self.settings.site(plan.repository.source).cache;
+        match plan.repository.source {
+            Source::HuggingFace => publish_reference(plan, &plan.repository.reference(cache))?,
+            Source::ModelScope => {
+                let unfinished = plan.repository.unfinished(cache);
+                if unfinished.exists() {
+                    fs::remove_file(&unfinished)
+                        .map_err(|error| FetchError::writing(&unfinished, 0, error))?;
+                }
+            }
+        }
+        Ok(plan.repository.snapshot_folder(cache, &plan.commit))
+    }
+}
+
+/// Lets the revision's reference name the commit. One that does already is left alone: the cache may be read-only.
+fn publish_reference(plan: &Plan, reference: &Path) -> Result<(), FetchError> {
+    let named = fs::read_to_string(reference).is_ok_and(|commit| commit.trim() == plan.commit);
+    if named || plan.repository.revision == plan.commit {
+        return Ok(());
+    }
+    let write = WRITES.fetch_add(1, Ordering::Relaxed);
+    let temporary = reference.with_extension(format!("{}-{write}.tmp", std::process::id()));
+    let written = make_parent(reference)
+        .and_then(|()| fs::write(&temporary, &plan.commit))
+        .and_then(|()| fs::rename(&temporary, reference));
+    written.map_err(|error| FetchError::writing(reference, 0, error))
 }

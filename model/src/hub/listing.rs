@@ -4,10 +4,12 @@
 //! only a part; those are read from the tree, a page at a time. A file without a digest there (an old mirror) is asked
 //! for by its headers, as `huggingface_hub` does (`x-linked-etag`, `etag`, `x-linked-size`).
 
-use super::client::{Client, Trouble, header};
+use super::client::Client;
 use super::digest::Digest;
 use super::fetch_error::FetchError;
 use super::repository::{Repository, is_name};
+use super::source::Source;
+use super::trouble::{Trouble, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Component, Path};
@@ -31,7 +33,7 @@ pub struct RemoteFile {
 }
 
 impl RemoteFile {
-    /// What its content must come to; `None` on a server that tells none.
+    /// What its content must come to; `None` on a server that lists none.
     pub fn digest(&self) -> Option<Digest> {
         Digest::of_etag(&self.etag)
     }
@@ -51,8 +53,8 @@ pub struct Listing {
 pub struct Listed {
     /// Its path in the repository.
     pub path: String,
-    /// Size and etag, when the list tells both.
-    known: Option<(u64, String)>,
+    /// Size and etag, when the list has both.
+    pub(super) known: Option<(u64, String)>,
 }
 
 #[derive(Deserialize)]
@@ -127,23 +129,34 @@ impl From<FetchError> for Unlisted {
 impl Lister<'_> {
     /// The files of `repository`, sorted by path, none outside the snapshot folder.
     pub fn list(&self, repository: &Repository) -> Result<Listing, Unlisted> {
+        let mut listing = match repository.source {
+            Source::HuggingFace => self.hugging_face(repository)?,
+            Source::ModelScope => self.modelscope(repository)?,
+        };
+        listing.files.sort_by(|a, b| a.path.cmp(&b.path));
+        match listing.files.iter().find(|file| !is_inside(&file.path)) {
+            Some(Listed { path, .. }) => {
+                Err(FetchError::UnsafePath { repository: repository.to_string(), path: path.clone() }.into())
+            }
+            None => Ok(listing),
+        }
+    }
+
+    fn hugging_face(&self, repository: &Repository) -> Result<Listing, Unlisted> {
         let address = format!("{}/{}", self.endpoint, repository.info_address());
-        let mut response = self.get(&address)?;
-        let Info { sha, siblings } = json(&address, &mut response)?;
+        let Info { sha, siblings } = self.json(&address)?;
         if !is_name(&sha) {
             return Err(wrong(&address, format!("its commit is `{sha}`")).into());
         }
         let entries = if siblings.len() < MANY { siblings } else { self.tree(repository, &sha)? };
         let files =
             entries.into_iter().filter(|entry| entry.kind.as_deref().is_none_or(|kind| kind == "file"));
-        let mut files: Vec<Listed> = files.map(Listed::from).collect();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        match files.iter().find(|file| !is_inside(&file.path)) {
-            Some(Listed { path, .. }) => {
-                Err(FetchError::UnsafePath { repository: repository.to_string(), path: path.clone() }.into())
-            }
-            None => Ok(Listing { commit: sha, files }),
-        }
+        Ok(Listing { commit: sha, files: files.map(Listed::from).collect() })
+    }
+
+    /// The JSON at an address.
+    pub(super) fn json<T: DeserializeOwned>(&self, address: &str) -> Result<T, Unlisted> {
+        json(address, &mut self.get(address)?)
     }
 
     /// All pages of the tree.
@@ -182,7 +195,11 @@ impl Lister<'_> {
 
     /// Whether the hub has this repository.
     pub fn has(&self, repository: &Repository) -> bool {
-        self.client.get(&format!("{}/{}", self.endpoint, repository.info_address()), 0).is_ok()
+        let address = match repository.source {
+            Source::HuggingFace => repository.info_address(),
+            Source::ModelScope => repository.files_address("", false, 1, 1),
+        };
+        self.client.get(&format!("{}/{address}", self.endpoint), 0).is_ok()
     }
 
     fn get(&self, address: &str) -> Result<Response<Body>, Trouble> {
@@ -215,7 +232,7 @@ fn json<T: DeserializeOwned>(address: &str, response: &mut Response<Body>) -> Re
     serde_json::from_slice(&body).map_err(|error| wrong(address, error.to_string()).into())
 }
 
-fn wrong(address: &str, why: impl Into<String>) -> FetchError {
+pub(super) fn wrong(address: &str, why: impl Into<String>) -> FetchError {
     FetchError::Answer { address: address.to_owned(), why: why.into() }
 }
 

@@ -1,91 +1,33 @@
-//! Where model and data folders are: `hub:ORG/NAME[@REV]` in the Hugging Face cache, or a plain folder.
+//! Where model and data folders are: `hub:ORG/NAME[@REV]` in the Hugging Face cache, `ms:ORG/NAME[@REV]` in that of
+//! ModelScope, or a plain folder.
 //!
-//! In: a locator and the environment variables that `huggingface_hub` 1.x reads (`HF_HUB_CACHE`, `HF_HOME`,
-//! `XDG_CACHE_HOME`). Out: a folder that exists. Nothing here uses the network; what is not on the disk is an
-//! error that names the command which downloads it.
-//!
-//! Cache layout (`huggingface_hub/file_download.py`): `models--ORG--NAME/refs/REV` holds a commit,
-//! `models--ORG--NAME/snapshots/COMMIT/` holds that commit's files. Data sets start with `datasets--`.
+//! In: a locator and the environment variables that the sources' own clients read (`settings.rs`). Out: a folder that
+//! exists. Nothing here uses the network; what is not on the disk is an error that names the command which downloads it.
+//! The caches' layouts stand in `repository.rs`.
 
+use super::hub_error::{HubError, fetch_command};
 use super::repository::Repository;
 use super::settings::cache_folder;
+use super::source::{Source, is_repository};
 use std::path::{Path, PathBuf};
-
-/// Prefix of a locator that names a repository instead of a folder.
-pub const HUB: &str = "hub:";
-
-/// A folder or file that a locator names is not on this disk.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum HubError {
-    /// The text after `hub:` is not a repository name.
-    #[error(
-        "`{locator}` is no repository name. Write hub:ORG/NAME, hub:ORG/NAME@REVISION or hub:datasets/ORG/NAME."
-    )]
-    BadName {
-        /// As it was written.
-        locator: String,
-    },
-    /// The repository, or this revision of it, was never downloaded.
-    #[error("`{locator}` is not in the Hugging Face cache: looked for {}. Download it with `{}`, or set HF_HOME to the cache that has it.", looked_for.display(), fetch_command(locator, include))]
-    NotCached {
-        /// As it was written.
-        locator: String,
-        /// The file or folder that would have to exist.
-        looked_for: PathBuf,
-        /// Patterns of the files that are needed; empty for all.
-        include: Vec<String>,
-    },
-    /// A plain path names nothing.
-    #[error("the folder {} does not exist. Write hub:ORG/NAME for a repository of the Hugging Face hub.", .0.display())]
-    NoFolder(PathBuf),
-    /// The folder is there, one of its files is not.
-    #[error("{} lacks {name}: looked for {}.{hint}", folder.display(), folder.join(name).display())]
-    NoFile {
-        /// The folder that the locator names.
-        folder: PathBuf,
-        /// The file's name.
-        name: String,
-        /// ` …` what to do next, starting with a space; empty for plain folders.
-        hint: String,
-    },
-}
 
 /// The folder that `locator` names, which exists.
 pub fn resolve(locator: &str) -> Result<PathBuf, HubError> {
-    resolve_in(&cache_folder(), locator)
+    let cache = Source::of(locator).map(|(source, _)| cache_folder(source));
+    resolve_in(&cache.unwrap_or_default(), locator)
 }
 
 /// The file `name` in the folder that `locator` names; both exist. `include` names the files that are needed with it.
 pub fn resolve_file(locator: &str, name: &str, include: &[&str]) -> Result<PathBuf, HubError> {
     let folder = resolve(locator).map_err(|error| error.needing(include))?;
     require_file(&folder, name).map_err(|error| match error {
-        HubError::NoFile { folder, name, .. } if locator.starts_with(HUB) => HubError::NoFile {
+        HubError::NoFile { folder, name, .. } if is_repository(locator) => HubError::NoFile {
             folder,
             name,
             hint: format!(" Download it with `{}`.", fetch_command(locator, include)),
         },
         other => other,
     })
-}
-
-/// The command that downloads the files of `locator` that match `include`, or all of them.
-pub fn fetch_command<S: AsRef<str>>(locator: &str, include: &[S]) -> String {
-    let include = include.iter().map(|pattern| format!(" --include \"{}\"", pattern.as_ref()));
-    format!("llavm fetch {locator}{}", include.collect::<String>())
-}
-
-impl HubError {
-    /// The same error, whose command downloads only the files that match `include`.
-    #[must_use]
-    pub fn needing(self, include: &[&str]) -> Self {
-        match self {
-            Self::NotCached { locator, looked_for, .. } => {
-                let include = include.iter().map(|pattern| (*pattern).to_owned()).collect();
-                Self::NotCached { locator, looked_for, include }
-            }
-            other => other,
-        }
-    }
 }
 
 /// The path of `folder/name`, an error when there is no such file.
@@ -99,14 +41,15 @@ pub fn require_file(folder: &Path, name: &str) -> Result<PathBuf, HubError> {
 
 /// [`resolve`] in a given cache folder.
 pub fn resolve_in(cache: &Path, locator: &str) -> Result<PathBuf, HubError> {
-    let Some(name) = locator.strip_prefix(HUB) else {
+    let Some((source, name)) = Source::of(locator) else {
         let folder = PathBuf::from(locator);
         return if folder.is_dir() { Ok(folder) } else { Err(HubError::NoFolder(folder)) };
     };
-    let repository =
-        Repository::parse(name).ok_or_else(|| HubError::BadName { locator: locator.to_owned() })?;
+    let repository = Repository::parse(source, name)
+        .ok_or_else(|| HubError::BadName { locator: locator.to_owned(), prefix: source.prefix() })?;
     repository.snapshot(cache).map_err(|looked_for| HubError::NotCached {
         locator: locator.to_owned(),
+        from: source,
         looked_for,
         include: Vec::new(),
     })

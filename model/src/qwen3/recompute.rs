@@ -9,36 +9,36 @@
 //!
 //! In memory at once: `layers * batch * tokens * hidden_size` values and the graph of one layer, instead of the graphs of all.
 //! It costs one more forward pass of all layers but the last.
+//!
+//! Burn's own strategy keeps the result of every product. A dropout mask is drawn from a number of its own, not from a generator's
+//! state, so that it is the same when a layer is computed again.
 
 use burn::tensor::{Gradients, Tensor};
 
-use super::{Pass, Qwen3, rows};
+use super::{Pass, Past, Qwen3, rows};
 use crate::attention::TokenMask;
 use crate::cache::KvCache;
 
 /// A forward pass, ready to be gone through backward.
-pub struct Kept {
+pub struct Kept<'a> {
     /// What goes into each layer, outside of autodiff.
     inputs: Vec<Tensor<3>>,
-    pass: Pass<'static>,
-    /// What the tokens follow, if they follow something.
-    cache: Option<KvCache>,
+    pass: Pass<'a>,
 }
 
-impl Kept {
+impl<'a> Kept<'a> {
     /// Goes through all layers of `qwen` but the last. It must gather no gradients, but drop what the model that learns does.
     ///
     /// # Shapes
     /// - x: `[batch, tokens, hidden_size]` (embeddings), outside of autodiff
-    pub fn of(qwen: &Qwen3, x: Tensor<3>, mask: &TokenMask, past: Option<KvCache>) -> Self {
-        let mut cache = past;
-        let all = cache.as_mut().map_or_else(|| mask.clone(), |cache| cache.extend(mask));
-        let pass = qwen.pass(&all, mask.tokens(), None);
-        let mut kept = Self { inputs: vec![x], pass, cache };
+    pub fn of(qwen: &Qwen3, x: Tensor<3>, mask: &TokenMask, prefix: Option<&'a KvCache>) -> Self {
+        let past = prefix.map_or(Past::Empty, Past::Shared);
+        let mut kept = Self { inputs: vec![x], pass: qwen.pass(mask, past) };
         for n in 1..qwen.layers.len() {
             // As a graph computes it, though there is none: by itself the backend has other kernels, which round otherwise.
             let x = kept.inputs[n - 1].clone().autodiff();
-            kept.inputs.push(kept.layer(qwen, n - 1, x).inner());
+            let y = kept.layer(qwen, n - 1, x).inner();
+            kept.inputs.push(y);
         }
         kept
     }
@@ -48,10 +48,7 @@ impl Kept {
     pub fn last(&mut self, qwen: &Qwen3, positions: &[usize]) -> Option<(Tensor<3>, Tensor<2>)> {
         let x = self.inputs.pop()?.autodiff().require_grad();
         let hidden = match qwen.layers.last() {
-            Some(last) => {
-                let mut cache = self.cache.clone();
-                last.forward_at(x.clone(), self.inputs.len(), &mut self.pass(&mut cache), positions)
-            }
+            Some(last) => last.forward_at(x.clone(), self.inputs.len(), &mut self.pass, positions),
             None => rows(x.clone(), positions),
         };
         Some((x, qwen.norm.forward(hidden)))
@@ -74,14 +71,7 @@ impl Kept {
         Some(gradient)
     }
 
-    fn layer(&self, qwen: &Qwen3, n: usize, x: Tensor<3>) -> Tensor<3> {
-        // Written to again and again, always the same: a copy of handles that nobody else sees.
-        let mut cache = self.cache.clone();
-        qwen.layers[n].forward(x, n, &mut self.pass(&mut cache))
-    }
-
-    fn pass<'c>(&self, cache: &'c mut Option<KvCache>) -> Pass<'c> {
-        let Pass { rotation, bias, .. } = &self.pass;
-        Pass { rotation: rotation.clone(), bias: bias.clone(), cache: cache.as_mut() }
+    fn layer(&mut self, qwen: &Qwen3, n: usize, x: Tensor<3>) -> Tensor<3> {
+        qwen.layers[n].forward(x, n, &mut self.pass)
     }
 }

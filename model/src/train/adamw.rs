@@ -14,10 +14,11 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, Tensor};
 
 use super::arguments::TrainingArguments;
 use super::gradients::Gradients;
+use super::masters::{Masters, flat};
 use crate::source::ParameterVisitor;
 use crate::vlm::Vlm;
 
@@ -40,6 +41,13 @@ pub(super) struct Slot {
     pub master: Option<Tensor<1>>,
 }
 
+impl Slot {
+    /// Of a parameter as long as `like` that was never moved.
+    fn new(like: &Tensor<1>, master: Option<Tensor<1>>) -> Self {
+        Self { steps: 0, exp_avg: like.zeros_like(), exp_avg_sq: like.zeros_like(), master }
+    }
+}
+
 /// The optimiser and its state, parameter by parameter.
 #[derive(Clone, Debug)]
 pub struct AdamW {
@@ -60,9 +68,23 @@ impl AdamW {
         }
     }
 
+    /// Makes `masters` what parameters that have no gradient yet will be moved from.
+    pub(super) fn begin_from(&mut self, masters: Masters) {
+        self.slots
+            .extend(masters.into_iter().map(|(key, master)| (key, Slot::new(&master, Some(master.clone())))));
+    }
+
     /// Moves every parameter of `model` that has a gradient.
     pub fn update(&mut self, model: &mut Vlm, gradients: &mut Gradients, learning_rate: f64) {
         model.visit(&mut Update { optimizer: self, gradients, learning_rate });
+    }
+
+    /// A parameter after updates with `gradients` from nothing, flat, in f32.
+    pub(crate) fn after(&self, weight: Tensor<1>, gradients: &[Tensor<1>], learning_rate: f64) -> Tensor<1> {
+        let mut slot = Slot::new(&weight, None);
+        let step =
+            |weight, gradient| self.step(&mut slot, weight, gradient, self.weight_decay, learning_rate);
+        gradients.iter().fold(weight, step)
     }
 
     /// The new values of one parameter, flat, in f32.
@@ -95,12 +117,8 @@ struct Update<'a> {
 impl ParameterVisitor for Update<'_> {
     fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
         let Some(gradient) = self.gradients.take(key) else { return };
-        let mut slot = self.optimizer.slots.remove(key).unwrap_or_else(|| Slot {
-            steps: 0,
-            exp_avg: gradient.zeros_like(),
-            exp_avg_sq: gradient.zeros_like(),
-            master: None,
-        });
+        let slot = self.optimizer.slots.remove(key);
+        let mut slot = slot.unwrap_or_else(|| Slot::new(&gradient, None));
         let weight = slot.master.take().unwrap_or_else(|| flat(parameter));
         let decay = if decays(key) { self.optimizer.weight_decay } else { 0.0 };
         let weight = self.optimizer.step(&mut slot, weight, &gradient, decay, self.learning_rate);
@@ -110,11 +128,6 @@ impl ParameterVisitor for Update<'_> {
         }
         self.optimizer.slots.insert(key.to_owned(), slot);
     }
-}
-
-/// The values of `parameter`, outside of autodiff: `[values]` in f32.
-pub(super) fn flat<const D: usize>(parameter: &Tensor<D>) -> Tensor<1> {
-    parameter.clone().inner().cast(FloatDType::F32).reshape([-1])
 }
 
 /// Gives `parameter` the values of `flat` (f32, `[values]`) in its own shape and type; it gathers gradients still.

@@ -6,10 +6,10 @@ use crate::attention::TokenMask;
 use crate::config::PixelNorm;
 use crate::vlm::Vlm;
 
-/// The pictures of a micro-batch, in the order of their pads.
+/// The images of a micro-batch, in the order of their pads.
 #[derive(Clone, Debug)]
 pub enum Images {
-    /// No row has a picture.
+    /// No row has an image.
     None,
     /// RGB bytes, `[images, 3, image_size, image_size]` one after the other.
     Pixels(Vec<u8>),
@@ -26,7 +26,7 @@ pub struct MicroBatch {
     pub labels: Vec<i32>,
     /// Which ids are real.
     pub mask: TokenMask,
-    /// The rows' pictures.
+    /// The rows' images.
     pub images: Images,
 }
 
@@ -65,7 +65,7 @@ fn pixels(bytes: Vec<u8>, model: &Vlm, norm: &PixelNorm) -> Result<Tensor<3>, St
     };
     let one = clip.config().pixels().max(1);
     if !bytes.len().is_multiple_of(one) {
-        return Err(format!("{} bytes of pixels, but a picture of the vision tower has {one}", bytes.len()));
+        return Err(format!("{} bytes of pixels, but an image of the vision tower has {one}", bytes.len()));
     }
     Ok(clip.forward(clip.normalise(bytes, norm)))
 }

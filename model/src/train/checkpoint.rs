@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::adamw::{Slot, flat, replace};
+use super::adamw::{Slot, replace};
 use super::arguments::TrainingArguments;
+use super::masters::flat;
 use super::parts::Part;
 use super::trainer::Trainer;
 use crate::config::Dtype;

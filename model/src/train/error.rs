@@ -36,7 +36,7 @@ pub enum TrainError {
         /// What does not fit.
         source: BatchError,
     },
-    /// The pictures of a micro-batch fit no model.
+    /// The images of a micro-batch fit no model.
     #[error("step {step}, micro-batch {micro_batch}: {why}")]
     Images {
         /// The step, counted from 1.
@@ -52,7 +52,7 @@ pub enum TrainError {
         /// The step, counted from 1.
         step: u64,
     },
-    /// The loss of a micro-batch is no number.
+    /// The loss of a micro-batch is NaN or infinite.
     #[error(
         "step {step}, micro-batch {micro_batch}: the loss is {value}; the weights are those of step {before}. \
          Lower learning_rate, set max_grad_norm, or train in f32", before = step - 1

@@ -23,7 +23,7 @@ pub enum MeasureError {
     /// It fits no model.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// Its pictures fit no model.
+    /// Its images fit no model.
     #[error("a batch {0}")]
     Images(String),
     /// The device could not compute.

@@ -1,7 +1,8 @@
 //! Training: which weights move, by how much, and how a run is continued.
 //!
 //! In: a [`crate::vlm::Vlm`], [`TrainingArguments`] and micro-batches. Out: the same model with some weights
-//! changed, one [`StepReport`] per optimiser step, and checkpoints that continue bit for bit.
+//! changed, one [`StepReport`] per optimiser step, and checkpoints that continue bit for bit on the CPU; on other devices sums may be taken
+//! in another order each time.
 //!
 //! ```text
 //! each step:  each micro-batch:  gradients += d(sum of answer losses / answer tokens of the whole step)
@@ -19,10 +20,12 @@ mod batch;
 mod checkpoint;
 mod error;
 mod gradients;
+mod masters;
 mod measure;
 mod parts;
 mod prefix;
 mod schedule;
+mod trainable;
 mod trainer;
 
 pub use adamw::{AdamW, decays};

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::TrainError;
 use crate::source::ParameterVisitor;
-use crate::vlm::Vlm;
 use burn::tensor::Tensor;
 
 /// A part of the model; what `trainable = [...]` names.
@@ -34,20 +32,6 @@ impl Part {
             Self::Language
         }
     }
-
-    /// Makes the parameters of `parts` gather gradients, and no others.
-    pub fn train(parts: &[Self], model: &mut Vlm) -> Result<(), TrainError> {
-        if parts.is_empty() {
-            return Err(TrainError::NothingToTrain);
-        }
-        let mut found = Found(Vec::new());
-        model.visit(&mut found);
-        if let Some(part) = parts.iter().find(|part| !found.0.contains(part)) {
-            return Err(TrainError::NoSuchPart(*part));
-        }
-        model.train_only(|key| parts.contains(&Self::of(key)));
-        Ok(())
-    }
 }
 
 /// Counts parameters: all, and those that gather gradients.
@@ -73,18 +57,6 @@ impl std::fmt::Display for Part {
             Self::Vision => "vision",
             Self::Lora => "lora",
         })
-    }
-}
-
-/// The parts that a model has.
-struct Found(Vec<Part>);
-
-impl ParameterVisitor for Found {
-    fn visit<const D: usize>(&mut self, key: &str, _parameter: &mut Tensor<D>) {
-        let part = Part::of(key);
-        if !self.0.contains(&part) {
-            self.0.push(part);
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tokens that all rows of a micro-batch begin with: system prompt and the template's first words.
 //!
-//! Nothing before a picture depends on what the projector learns. With a frozen language model the keys and values of
+//! Nothing before an image depends on what the projector learns. With a frozen language model the keys and values of
 //! these tokens are therefore computed once, for one row, and neither they nor their gradients ever again.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use crate::vlm::{Batch, BatchError, Vlm};
 
 /// Shorter beginnings cost more than they save.
 const SHORTEST: usize = 8;
-/// Beginnings remembered; data sets have few.
-const REMEMBERED: usize = 16;
+/// Bytes of keys and values remembered; data sets have few beginnings, of two to four megabytes each at 0.6B.
+const REMEMBERED: usize = 256 << 20;
 
 /// Keys and values by the tokens they are of. They depend on nothing else, so that a continued training sees the same.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +37,8 @@ impl Prefixes {
         let mask = TokenMask::full(1, length);
         let row = Batch { input_ids: &prefix, mask: &mask, features: None };
         model.for_inference().hidden_cached(&row, &mut cache)?;
-        if self.known.len() == REMEMBERED {
+        let cache = cache.fitted();
+        if self.known.values().map(KvCache::bytes).sum::<usize>() + cache.bytes() > REMEMBERED {
             self.known.clear();
         }
         self.known.insert(prefix, cache.clone());
@@ -45,10 +46,11 @@ impl Prefixes {
     }
 }
 
-/// How many tokens all rows begin with that are the same, hold no picture, carry no loss and leave every row a token.
+/// How many tokens all rows begin with that are the same, hold no image, carry no loss and leave every row a token. None of a
+/// row by itself: its beginning holds its question, and would be remembered in vain.
 fn shared(batch: &MicroBatch, image_pad_id: u32) -> usize {
     let tokens = batch.mask.tokens();
-    if tokens == 0 || batch.input_ids.len() != batch.labels.len() {
+    if batch.mask.batch() < 2 || tokens == 0 || batch.input_ids.len() != batch.labels.len() {
         return 0;
     }
     let Some(first) = batch.input_ids.get(..tokens) else { return 0 };
@@ -93,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_ends_at_the_first_difference_picture_answer_or_end() {
+    fn a_beginning_ends_at_the_first_difference_image_answer_or_end() {
         let pad = 99;
         assert_eq!(shared(&batch(&[&[1, 2, 3, 4], &[1, 2, 5, 4]], 9), pad), 2);
         assert_eq!(shared(&batch(&[&[1, 2, 99, 4], &[1, 2, 99, 4]], 9), pad), 2);
         assert_eq!(shared(&batch(&[&[1, 2, 3, 4], &[1, 2, 3, 4]], 1), pad), 1);
         assert_eq!(shared(&batch(&[&[1, 2, 3, 4], &[1, 2]], 9), pad), 2);
-        assert_eq!(shared(&batch(&[&[1, 2, 3]], 9), pad), 2);
+        assert_eq!(shared(&batch(&[&[1, 2, 3]], 9), pad), 0, "a row by itself");
     }
 
     #[test]

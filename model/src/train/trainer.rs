@@ -7,6 +7,7 @@ use super::arguments::TrainingArguments;
 use super::batch::MicroBatch;
 use super::error::TrainError;
 use super::gradients::{Gradients, clip_factor};
+use super::masters::{self, Masters};
 use super::parts::{Counted, Part};
 use super::prefix::Prefixes;
 use super::schedule::Schedule;
@@ -28,6 +29,8 @@ pub struct Trainer {
     pub(super) answer_tokens: u64,
     norm: PixelNorm,
     prefixes: Option<Prefixes>,
+    /// Of parameters that are not trained, as they were given.
+    frozen_masters: Masters,
 }
 
 /// What one step did.
@@ -57,7 +60,8 @@ struct Pending {
 }
 
 impl Trainer {
-    /// A trainer of the `parts` of `model` for `total_steps` steps. `norm` is applied to the bytes of pixels.
+    /// A trainer of the `parts` of `model` for `total_steps` steps. `norm` is applied to the bytes of pixels. Parameters that are
+    /// f32 in a model of another type are masters: training goes on from them, not from what is left after rounding.
     pub fn new(
         mut model: Vlm,
         norm: PixelNorm,
@@ -69,10 +73,16 @@ impl Trainer {
         let mut parts = parts.to_vec();
         parts.sort_unstable();
         parts.dedup();
+        let masters = masters::split(&mut model);
         Part::train(&parts, &mut model)?;
+        let (trained, frozen_masters) =
+            masters.into_iter().partition(|(key, _)| parts.contains(&Part::of(key)));
+        let mut optimizer = AdamW::new(&arguments);
+        optimizer.begin_from(trained);
         Ok(Self {
             schedule: arguments.schedule(total_steps),
-            optimizer: AdamW::new(&arguments),
+            optimizer,
+            frozen_masters,
             step: 0,
             answer_tokens: 0,
             model,
@@ -160,9 +170,14 @@ impl Trainer {
         &self.model
     }
 
-    /// The model, outside of autodiff.
+    /// The model, outside of autodiff, with projector and adapters in f32: to be saved.
     pub fn into_model(self) -> Vlm {
-        self.model.for_inference()
+        let mut model = self.model.for_inference();
+        let mut masters = self.frozen_masters;
+        let slots = self.optimizer.slots.into_iter();
+        masters.extend(slots.filter_map(|(key, slot)| Some((key, slot.master?))));
+        masters::join(&mut model, masters);
+        model
     }
 
     /// The loss of a micro-batch; adds the gradients of its share in the loss of a step with `answer_tokens`.
@@ -197,7 +212,7 @@ impl Trainer {
             None => self.model.loss(&batch, &labels),
         };
         let loss = loss.map_err(fault)?;
-        // Rows without pictures have nothing to teach a projector that is trained alone.
+        // Rows without images have nothing to teach a projector that is trained alone.
         if loss.sum.is_tracked() {
             gradients.add(&mut self.model, (loss.sum.clone() / answer_tokens as f64).backward());
         }

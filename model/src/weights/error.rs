@@ -1,5 +1,6 @@
-//! What can be wrong with weights, told once and completely.
+//! What can be wrong with weights, reported once and completely.
 
+use crate::magic::culprit;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,7 @@ pub enum WeightsError {
 impl WeightsError {
     /// A [`WeightsError::Corrupt`] of `path`.
     pub(crate) fn corrupt(path: &Path, why: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), why: why.into() }
+        Self::Corrupt { path: path.to_owned(), why: culprit(path, why.into()) }
     }
 }
 

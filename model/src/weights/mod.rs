@@ -2,7 +2,7 @@
 //!
 //! In: a folder (or one file) of weights. Out: tensors by their Hugging Face key, in the dtype asked for.
 //! Files are memory-mapped and converted straight into the destination ([`convert`]), so loading needs little
-//! more memory than the tensors themselves. Foreign bytes are checked before use and never executed: a file that
+//! more memory than the tensors themselves. Untrusted input is checked before use and never executed: a file that
 //! is truncated, corrupt or hostile gives one [`WeightsError`].
 //!
 //! [`Checkpoint`] knows which tensors exist and reads them one at a time; [`CheckpointSource`] hands them to a model
@@ -185,6 +185,26 @@ impl Checkpoint {
             };
             fault(format!("is stored as {name}; a parameter needs f64, f32, f16 or bf16."))
         }))
+    }
+
+    /// Whether the tensors `a` and `b` hold the same values; `None` when one of them is not there.
+    pub fn are_equal(&self, a: &str, b: &str) -> Result<Option<bool>, WeightsError> {
+        if let (Some(a), Some(b)) = (self.bytes(a), self.bytes(b))
+            && a.0 == b.0
+        {
+            return Ok(Some(a == b));
+        }
+        let Some(a) = self.read(a, DType::F32) else { return Ok(None) };
+        let Some(b) = self.read(b, DType::F32) else { return Ok(None) };
+        Ok(Some(a? == b?))
+    }
+
+    /// Element type, shape and bytes of a tensor that is stored as its values one after the other.
+    fn bytes(&self, key: &str) -> Option<(&Stored, &[usize], &[u8])> {
+        let entry = self.entries.get(key)?;
+        let Place::Contiguous(range) = &entry.place else { return None };
+        let bytes = self.files.get(entry.file)?.bytes().get(range.clone())?;
+        Some((&entry.stored, &entry.shape, bytes))
     }
 
     fn file_name(&self, key: &str) -> Option<&str> {

@@ -3,7 +3,7 @@
 //! In: a pickle (protocol 2 to 5). Out: its value, in an arena. A pickle is a program for a stack machine that
 //! may name any Python function; here the only names that mean something are the containers and the tensor
 //! constructors of `torch/_utils.py`, and every other name is an error. Nothing recurses and nothing is larger
-//! than the pickle, so foreign bytes can neither overflow the stack nor exhaust memory.
+//! than the pickle, so untrusted input can neither overflow the stack nor exhaust memory.
 //!
 //! Opcodes: `Lib/pickletools.py` of `CPython` 3.13.
 

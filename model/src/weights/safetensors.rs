@@ -45,10 +45,6 @@ fn stored(dtype: Dtype) -> Stored {
 
 /// What is wrong with a file that is no safetensors file, in words of its reader.
 fn explain(bytes: &[u8], error: &SafeTensorError) -> String {
-    if bytes.starts_with(b"version https://git-lfs") {
-        return "is a Git LFS pointer, not the weights themselves. Fetch the file with `git lfs pull` or `llavm fetch`."
-            .to_owned();
-    }
     let size = bytes.len();
     match error {
         SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength => {

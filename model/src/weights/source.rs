@@ -14,37 +14,89 @@ use crate::source::{TensorSource, TensorSpec};
 pub struct Layout {
     /// Part that keys of the model start with and keys of the file may lack.
     optional: &'static str,
-    /// Part that keys of the file start with and keys of the model lack.
-    added: &'static str,
+    /// Parts that keys of the file start with and keys of the model lack, the likeliest first.
+    added: &'static [&'static str],
+    /// Parts of keys with other names in the file: the model's, the file's.
+    renamed: &'static [(&'static str, &'static str)],
     /// Whether a key of the file may stay unused.
     harmless: fn(&str) -> bool,
 }
 
 impl Layout {
     /// Keys as asked for, nothing left over: the projector.
-    pub const EXACT: Self = Self { optional: "", added: "", harmless: |_| false };
+    pub const EXACT: Self = Self { optional: "", added: &[""], renamed: &[], harmless: |_| false };
 
     /// `Qwen3ForCausalLM`, or a `Qwen3Model` without `model.`. The hub's files store `lm_head.weight` even where
     /// it is tied to the embedding; a model that needs the head asks for it.
     pub const QWEN3: Self = Self {
         optional: "model.",
-        added: "",
         harmless: |key| key == "lm_head.weight" || key.ends_with("rotary_emb.inv_freq"),
+        ..Self::EXACT
     };
 
     /// A `CLIPVisionModel` of transformers 4 or 5 (without `vision_model.`), or a whole `CLIPModel`.
     pub const CLIP_VISION: Self = Self {
         optional: "vision_model.",
-        added: "",
         harmless: |key| {
             key.starts_with("text_model.")
                 || key.ends_with("position_ids")
                 || matches!(key, "text_projection.weight" | "visual_projection.weight" | "logit_scale")
         },
+        ..Self::EXACT
     };
 
     /// An adapter of PEFT, which wraps the model twice.
-    pub const PEFT: Self = Self { optional: "", added: "base_model.model.", harmless: |_| false };
+    pub const PEFT: Self = Self { added: &["base_model.model."], ..Self::EXACT };
+
+    /// The language model of a LLaVA: as transformers saves it (`language_model.model.`, `language_model.lm_head.`), and as
+    /// version 5 holds it (`model.language_model.`, `lm_head.`).
+    pub const LLAVA_TEXT: Self = Self {
+        optional: "model.",
+        added: &["language_model.", "model.language_model.", ""],
+        harmless: |key| is_llava_part(key, LANGUAGE) == Some(false) || (Self::QWEN3.harmless)(last_name(key)),
+        ..Self::EXACT
+    };
+
+    /// The vision tower of a LLaVA.
+    pub const LLAVA_VISION: Self = Self {
+        optional: "vision_model.",
+        added: &["vision_tower.", "model.vision_tower."],
+        harmless: |key| is_llava_part(key, VISION) == Some(false) || key.ends_with("position_ids"),
+        ..Self::EXACT
+    };
+
+    /// The projector of a LLaVA.
+    pub const LLAVA_PROJECTOR: Self = Self {
+        added: &["multi_modal_projector.", "model.multi_modal_projector."],
+        renamed: &[("dense1.", "linear_1."), ("dense2.", "linear_2.")],
+        harmless: |key| is_llava_part(key, PROJECTOR) == Some(false),
+        ..Self::EXACT
+    };
+
+    /// The key in `checkpoint` of what a model calls `key`.
+    pub(crate) fn find(&self, checkpoint: &Checkpoint, key: &str) -> Option<String> {
+        let bare = key.strip_prefix(self.optional).unwrap_or(key);
+        let candidates = self.added.iter().flat_map(|added| [key, bare].map(|key| format!("{added}{key}")));
+        let rename =
+            |key: String| self.renamed.iter().fold(key, |key, (ours, theirs)| key.replace(ours, theirs));
+        candidates.map(rename).find(|key| checkpoint.shape(key).is_some())
+    }
+}
+
+const LANGUAGE: &[&str] = &["language_model.", "lm_head."];
+const VISION: &[&str] = &["vision_tower."];
+const PROJECTOR: &[&str] = &["multi_modal_projector."];
+
+/// Whether a key of a LLaVA belongs to the part `part`; `None` when it belongs to none that is known.
+fn is_llava_part(key: &str, part: &[&str]) -> Option<bool> {
+    let key = key.strip_prefix("model.").unwrap_or(key);
+    let is_of = |part: &[&str]| part.iter().any(|start| key.starts_with(start));
+    [LANGUAGE, VISION, PROJECTOR].iter().any(|known| is_of(known)).then(|| is_of(part))
+}
+
+/// The key without the name of the language model in front.
+fn last_name(key: &str) -> &str {
+    key.strip_prefix("language_model.").unwrap_or(key)
 }
 
 /// A [`TensorSource`] that serves a model from a [`Checkpoint`]. Faults are gathered while the model is built
@@ -76,15 +128,8 @@ impl<'a> CheckpointSource<'a> {
         Err(WeightsError::Mismatch(Box::new(self.faults)))
     }
 
-    /// The file's key for `key`.
-    fn find(&self, key: &str) -> Option<String> {
-        let added = format!("{}{key}", self.layout.added);
-        let bare = key.strip_prefix(self.layout.optional).unwrap_or(key);
-        [added.as_str(), bare].into_iter().find(|key| self.checkpoint.shape(key).is_some()).map(str::to_owned)
-    }
-
     fn serve(&mut self, wanted: &TensorSpec<'_>) -> Option<TensorData> {
-        let Some(key) = self.find(wanted.key) else {
+        let Some(key) = self.layout.find(self.checkpoint, wanted.key) else {
             self.faults.missing.push((wanted.key.to_owned(), wanted.shape.to_vec()));
             return None;
         };

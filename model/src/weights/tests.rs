@@ -187,9 +187,9 @@ fn broken_files_say_how_they_are_broken() {
     };
     insta::assert_snapshot!(refusal(&good[..good.len() - 1]), @"/m/model.safetensors: is truncated or has bytes appended: its header describes another length than 133 bytes. Download it again.");
     insta::assert_snapshot!(refusal(&good[..20]), @"/m/model.safetensors: is truncated: 20 bytes do not hold the header. Download it again.");
-    insta::assert_snapshot!(refusal(b""), @"/m/model.safetensors: is truncated: 0 bytes do not hold the header. Download it again.");
-    insta::assert_snapshot!(refusal(b"<!DOCTYPE html><html>"), @"/m/model.safetensors: is no safetensors file: its first 8 bytes claim a header of over 100 MB.");
-    insta::assert_snapshot!(refusal(b"version https://git-lfs.github.com/spec/v1\noid"), @"/m/model.safetensors: is a Git LFS pointer, not the weights themselves. Fetch the file with `git lfs pull` or `llavm fetch`.");
+    insta::assert_snapshot!(refusal(b""), @"/m/model.safetensors: the file is empty: download it again");
+    insta::assert_snapshot!(refusal(b"<!DOCTYPE html><html>"), @"/m/model.safetensors: it is a web page (HTML), such as a login or an error page: download the file itself: the address may need a login, or its raw form");
+    insta::assert_snapshot!(refusal(b"version https://git-lfs.github.com/spec/v1\noid"), @"/m/model.safetensors: it is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder, or download it with `llavm fetch`");
     insta::assert_snapshot!(text(r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"y":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#), @"/m/model.safetensors: is corrupt: the bytes of `y` overlap another tensor's or leave a gap.");
     insta::assert_snapshot!(text(r#"{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#), @"/m/model.safetensors: is no usable safetensors file: invalid shape, data type, or offset for tensor.");
     insta::assert_snapshot!(text(r#"{"x":{"dtype":"Q4","shape":[2],"data_offsets":[0,8]}}"#), @"/m/model.safetensors: is no usable safetensors file: invalid JSON in header: unknown variant `Q4`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64` at line 1 column 53.");

@@ -28,9 +28,6 @@ pub(super) fn entries(file: &MappedFile, number: usize) -> Result<Vec<(String, E
     let parsed = match file.bytes() {
         bytes if bytes.starts_with(LEGACY_MAGIC) => read_legacy(bytes),
         bytes if bytes.starts_with(b"PK") => read_zip(bytes),
-        bytes if bytes.starts_with(b"version https://git-lfs") => {
-            Err("is a Git LFS pointer, not the weights themselves. Fetch the file with `git lfs pull` or `llavm fetch`".to_owned())
-        }
         _ => Err("is no file of torch.save".to_owned()),
     };
     parsed

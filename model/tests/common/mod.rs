@@ -1,6 +1,7 @@
 //! The fixtures of `tests/fixtures/make_fixtures.py`: small models, and what transformers computed with them.
 
 #![allow(dead_code, reason = "each test file uses its share")]
+#![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
@@ -79,7 +80,7 @@ impl Fixture {
         model
     }
 
-    /// Bytes of the fixture's pictures `from..to`.
+    /// Bytes of the fixture's images `from..to`.
     pub fn pixels(&self, from: usize, to: usize) -> Vec<u8> {
         let file = SafeTensors::deserialize(&self.expected).unwrap();
         let view = file.tensor("pixels").unwrap();
@@ -87,7 +88,7 @@ impl Fixture {
         view.data()[from * one..to * one].to_vec()
     }
 
-    /// Patch states of pictures `from..to`.
+    /// Patch states of images `from..to`.
     pub fn features(&self, model: &Vlm, from: usize, to: usize) -> Tensor<3> {
         let clip = model.clip.as_ref().unwrap();
         clip.forward(clip.normalise(self.pixels(from, to), &PixelNorm::default()))

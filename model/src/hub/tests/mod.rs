@@ -1,19 +1,26 @@
 //! Fetching from a small hub on the loopback interface.
 
+mod disks;
+mod modelscope;
 mod server;
 mod statuses;
 mod transfer;
+mod web_file;
 
 use super::digest::Digest;
-use super::settings::Settings;
+use super::disk::Disk;
+use super::lock::Lease;
+use super::settings::{Settings, Site};
 use super::{FetchError, FetchEvent, Hub, Observer, Patterns};
 use server::{FakeFile, FakeHub, Request};
 use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// A file with the digest that the hub would tell.
+/// A file with the digest that the hub would list.
 fn file(path: &str, body: impl Into<Vec<u8>>, lfs: bool) -> FakeFile {
     let body = body.into();
     let kind = Digest::of_etag(&"0".repeat(if lfs { 64 } else { 40 })).unwrap();
@@ -31,17 +38,33 @@ fn no_fault(_: &Request, _: usize) -> Option<Vec<u8>> {
     None
 }
 
-/// A cache folder, the settings for a server, and what was told.
+/// A file system without locks and links, as FUSE and some clusters have them.
+#[derive(Debug)]
+pub(super) struct Bare;
+
+impl Disk for Bare {
+    fn try_lock(&self, _file: &File) -> Result<(), TryLockError> {
+        // ENOSYS, 38 on Linux.
+        Err(TryLockError::Error(io::Error::from_raw_os_error(38)))
+    }
+
+    fn symlink(&self, _target: &Path, _at: &Path) -> io::Result<()> {
+        // EIO: an error that nobody would think of.
+        Err(io::Error::from_raw_os_error(5))
+    }
+}
+
+/// A cache folder, the settings for a server, and what was reported.
 struct Place {
     folder: tempfile::TempDir,
     settings: Settings,
-    told: Told,
+    reported: Reported,
 }
 
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+struct Reported(Mutex<Vec<String>>);
 
-impl Observer for Told {
+impl Observer for Reported {
     fn event(&self, event: &FetchEvent<'_>) {
         let line = match event {
             FetchEvent::Bytes { .. } => return,
@@ -62,27 +85,33 @@ impl Place {
         let get = |name: &str| (name == "HF_HOME").then(|| home.clone());
         let settings = Settings::of(&get).unwrap();
         let settings = Settings {
-            endpoint: endpoint.to_owned(),
+            hub: Site { endpoint: endpoint.to_owned(), ..settings.hub },
+            modelscope: Site {
+                endpoint: endpoint.to_owned(),
+                cache: folder.path().join("modelscope"),
+                ..settings.modelscope
+            },
             attempts: 3,
             pause: Duration::from_millis(1),
             silence: Duration::from_secs(5),
+            lease: Lease { touch: Duration::from_millis(50), expire: Duration::from_secs(2) },
             jobs: 2,
             ..settings
         };
-        Self { folder, settings, told: Told::default() }
+        Self { folder, settings, reported: Reported::default() }
     }
 
     fn with_token(mut self) -> Self {
         let get = |name: &str| (name == "HF_TOKEN").then(|| OsString::from("hf_secret"));
-        self.settings.token = Settings::of(&get).unwrap().token;
+        self.settings.hub.token = Settings::of(&get).unwrap().hub.token;
         self
     }
 
     fn fetch(&self, locator: &str, include: &[&str]) -> Result<PathBuf, FetchError> {
         let include: Vec<String> = include.iter().map(|pattern| (*pattern).to_owned()).collect();
         let hub = Hub::new(self.settings.clone())?;
-        let plan = hub.plan(locator, &Patterns::new(&include, &[])?, &self.told)?;
-        hub.fetch(&plan, &self.told)
+        let plan = hub.plan(locator, &Patterns::new(&include, &[])?, &self.reported)?;
+        hub.fetch(&plan, &self.reported)
     }
 
     /// The folder of models/org/name in the cache.
@@ -90,8 +119,8 @@ impl Place {
         self.folder.path().join("hub/models--org--name")
     }
 
-    fn told(&self) -> Vec<String> {
-        self.told.0.lock().unwrap().clone()
+    fn reported(&self) -> Vec<String> {
+        self.reported.0.lock().unwrap().clone()
     }
 }
 

@@ -146,6 +146,9 @@ impl Site {
     fn answer(&self, request: &Request) -> Vec<u8> {
         let (kind, name) = self.repository.split_once('/').unwrap();
         let page = if kind == "datasets" { format!("/datasets/{name}") } else { format!("/{name}") };
+        if let Some(rest) = request.path.strip_prefix(&format!("/api/v1/{}/repo", self.repository)) {
+            return self.modelscope(rest, request);
+        }
         if request.path.starts_with(&format!("/api/{}/revision/", self.repository)) {
             return reply(200, &[], self.info().as_bytes());
         }
@@ -177,6 +180,42 @@ impl Site {
         format!(r#"{{"sha":"{COMMIT}","siblings":[{}]}}"#, files.join(","))
     }
 
+    /// ModelScope's addresses: `/files?…` and `/tree?…` list, `?…&FilePath=…` is a file.
+    fn modelscope(&self, rest: &str, request: &Request) -> Vec<u8> {
+        let (what, query) = rest.split_once('?').unwrap();
+        let value = |name: &str| {
+            let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            pair.map(decoded)
+        };
+        assert_eq!(value("Revision").as_deref(), Some("master"));
+        if let Some(path) = value("FilePath") {
+            let file = self.files.iter().find(|file| file.path == path);
+            return file.map_or_else(not_found, |file| self.resolve(file, request));
+        }
+        let root = value("Root").map_or_else(String::new, |root| root + "/");
+        let below = self.files.iter().filter_map(|file| Some((file, file.path.strip_prefix(&root)?)));
+        let mut entries = std::collections::BTreeMap::new();
+        for (file, path) in below {
+            let shallow = value("Recursive").as_deref() == Some("False");
+            let (path, entry) = if let Some((folder, _)) = path.split_once('/').filter(|_| shallow) {
+                let path = format!("{root}{folder}");
+                let entry = format!(r#"{{"Path":"{path}","Type":"tree","Size":0,"Sha256":""}}"#);
+                (path, entry)
+            } else {
+                let (path, size, etag) = (&file.path, file.body.len(), &file.etag);
+                let entry = format!(r#"{{"Path":"{path}","Type":"blob","Size":{size},"Sha256":"{etag}"}}"#);
+                (path.clone(), entry)
+            };
+            entries.insert(path, entry);
+        }
+        let number = |name: &str, default: usize| value(name).map_or(default, |n| n.parse().unwrap());
+        let page = if what == "/tree" { number("PageSize", 100) } else { 3000 };
+        let entries: Vec<String> =
+            entries.into_values().skip((number("PageNumber", 1) - 1) * page).take(page).collect();
+        let body = format!(r#"{{"Code":200,"Success":true,"Data":{{"Files":[{}]}}}}"#, entries.join(","));
+        reply(200, &[], body.as_bytes())
+    }
+
     fn resolve(&self, file: &FakeFile, request: &Request) -> Vec<u8> {
         if !file.lfs {
             return content(file, request);
@@ -198,6 +237,17 @@ fn content(file: &FakeFile, request: &Request) -> Vec<u8> {
             reply(206, &[("ETag", &etag), ("Content-Range", &range)], &file.body[start..])
         }
     }
+}
+
+/// A percent-encoded text.
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn not_found() -> Vec<u8> {

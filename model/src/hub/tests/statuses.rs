@@ -3,7 +3,7 @@
 use super::server::{FakeHub, reply};
 use super::*;
 
-/// What is told about a hub that answers every request with `answer`.
+/// What is reported of a hub that answers every request with `answer`.
 fn refusal(status: u16, headers: &'static [(&'static str, &'static str)], token: bool) -> String {
     let hub = FakeHub::new("models/org/name", &[], move |_, _| Some(reply(status, headers, b"{}")));
     let place = Place::at(&hub.address);
@@ -16,7 +16,7 @@ fn refusal(status: u16, headers: &'static [(&'static str, &'static str)], token:
 fn each_refusal_says_what_to_do() {
     let gated: &[(&str, &str)] =
         &[("X-Error-Code", "GatedRepo"), ("X-Error-Message", "Access to model org/name is restricted.")];
-    let told = [
+    let reported = [
         refusal(401, &[("X-Error-Code", "RepoNotFound")], false),
         refusal(401, &[("X-Error-Message", "Invalid username or password.")], true),
         refusal(401, gated, false),
@@ -33,8 +33,8 @@ fn each_refusal_says_what_to_do() {
         refusal(307, &[("Location", "/again")], false),
         refusal(200, &[], false),
     ];
-    assert!(told.iter().all(|text| !text.contains("hf_secret")));
-    insta::assert_snapshot!(told.concat(), @"
+    assert!(reported.iter().all(|text| !text.contains("hf_secret")));
+    insta::assert_snapshot!(reported.concat(), @"
     hub:org/name@v1: not allowed without a valid token, or not there (status 401)
       Check the name. A private repository needs a token: set HF_TOKEN.
     hub:org/name@v1: not allowed without a valid token, or not there (status 401: Invalid username or password.)
@@ -48,7 +48,7 @@ fn each_refusal_says_what_to_do() {
     hub:org/name@v1: there is no such repository, revision or file (status 404)
       Check the name. A private repository needs a token: set HF_TOKEN.
     hub:org/name@v1: too many requests (status 429)
-      Wait a few minutes; with a token (HF_TOKEN) the hub allows more. What has arrived is kept.
+      Wait a few minutes; with a token (HF_TOKEN) more is allowed. What has arrived is kept.
     hub:org/name@v1: too many requests (status 429)
       Wait a few minutes and fetch again: what has arrived is kept.
     hub:org/name@v1: the server has a problem (status 503)
@@ -56,7 +56,7 @@ fn each_refusal_says_what_to_do() {
     hub:org/name@v1: redirected too often or nowhere, last to HUB/again
       Fetch again later: what has arrived is kept.
     HUB/api/models/org/name/revision/v1?blobs=true answers something else than the hub does: missing field `sha` at line 1 column 2
-      Check HF_ENDPOINT, and whether a proxy or a login page answers instead of the hub.
+      Check HF_ENDPOINT or MODELSCOPE_ENDPOINT, and whether a proxy or a login page answers instead.
     ");
 }
 
@@ -88,9 +88,9 @@ fn a_passing_failure_is_waited_for() {
         let place = Place::at(&hub.address);
         place.fetch("hub:org/name", &[]).unwrap();
         assert!(
-            place.told().iter().any(|line| line.contains(&format!("status {status}"))),
+            place.reported().iter().any(|line| line.contains(&format!("status {status}"))),
             "{:?}",
-            place.told()
+            place.reported()
         );
     }
 }

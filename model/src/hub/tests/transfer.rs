@@ -36,7 +36,7 @@ fn a_repository_arrives_in_the_layout_of_huggingface_hub() {
     assert_eq!(read(place.repository().join("refs/main")), COMMIT.as_bytes());
     let link = fs::read_link(snapshot.join("onnx/model.onnx")).unwrap();
     assert_eq!(link, Path::new("../../../blobs").join(&files()[2].etag));
-    assert_eq!(resolve_in(&place.settings.cache, NAME).unwrap(), snapshot);
+    assert_eq!(resolve_in(&place.settings.hub.cache, NAME).unwrap(), snapshot);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn only_the_files_that_patterns_choose_are_fetched() {
     let chosen = |include: &[&str], exclude: &[&str]| {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let patterns = Patterns::new(&owned(include), &owned(exclude)).unwrap();
-        let plan = service.plan(NAME, &patterns, &place.told)?;
+        let plan = service.plan(NAME, &patterns, &place.reported)?;
         let names: Vec<String> = plan.files.iter().map(|(file, _)| file.path.clone()).collect();
         Ok::<_, FetchError>((names.join(" "), plan.idle.join(" ")))
     };
@@ -89,9 +89,9 @@ fn a_connection_cut_in_the_middle_is_resumed_where_it_was() {
     assert_eq!(ranges.len(), 2);
     assert!(ranges[1].as_ref().unwrap().starts_with("bytes=99"), "{ranges:?}");
     assert!(
-        place.told().iter().any(|line| line.contains("the connection was cut after 99")),
+        place.reported().iter().any(|line| line.contains("the connection was cut after 99")),
         "{:?}",
-        place.told()
+        place.reported()
     );
 }
 
@@ -118,7 +118,7 @@ fn what_a_killed_fetch_left_is_continued() {
     let snapshot = place.fetch(NAME, &[]).unwrap();
     assert_eq!(read(snapshot.join("model.safetensors")), model().body);
     assert_eq!(hub.asked("/cdn/")[0].header("range"), Some("bytes=200000-"));
-    assert_eq!(place.told()[0], "model.safetensors: from 200000");
+    assert_eq!(place.reported()[0], "model.safetensors: from 200000");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_wrong_beginning_is_replaced_and_the_file_is_right() {
     fs::write(blobs.join(format!("{}.incomplete", model().etag)), vec![9; 200_000]).unwrap();
     let snapshot = place.fetch(NAME, &[]).unwrap();
     assert_eq!(read(snapshot.join("model.safetensors")), model().body);
-    assert!(place.told().iter().any(|line| line.contains("restarted")), "{:?}", place.told());
+    assert!(place.reported().iter().any(|line| line.contains("restarted")), "{:?}", place.reported());
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn two_fetches_at_once_download_each_file_once() {
         }
     });
     assert_eq!(hub.asked("/cdn/").len(), 1);
-    assert!(place.told().contains(&"model.safetensors: locked".to_owned()), "{:?}", place.told());
+    assert!(place.reported().contains(&"model.safetensors: locked".to_owned()), "{:?}", place.reported());
 }
 
 #[test]
