@@ -1,4 +1,4 @@
-//! How fast this machine decodes and resizes pictures when nothing else is done: the yardstick of `scripts/bench_preprocess.py`.
+//! How fast this machine decodes and resizes images when nothing else is done: the yardstick of `scripts/bench_preprocess.py`.
 //!
 //!     cargo run --release -p llavm-stages --example decode_alone -- FOLDER
 //!
@@ -6,7 +6,7 @@
 //! for the clock. Prints `N rows/s`.
 
 use arrow::array::{AsArray, RecordBatch};
-use llavm_stages::decode_resize::DecodeResize;
+use llavm_model::processor::image::ImageProcessor;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
@@ -17,21 +17,21 @@ use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args().nth(1).ok_or("give the folder of the Parquet files")?;
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "parquet") {
-            pictures.extend(images(&path)?);
+            images.extend(read_images(&path)?);
         }
     }
-    decode(&pictures);
+    decode(&images);
     let start = Instant::now();
-    let decoded = decode(&pictures);
+    let decoded = decode(&images);
     let rate = decoded as f64 / start.elapsed().as_secs_f64();
-    writeln(&format!("{decoded} of {} pictures, {rate:.0} rows/s", pictures.len()))
+    writeln(&format!("{decoded} of {} images, {rate:.0} rows/s", images.len()))
 }
 
-fn images(path: &Path) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+fn read_images(path: &Path) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
     let mask = ProjectionMask::columns(reader.parquet_schema(), ["image"]);
     let batches: Vec<RecordBatch> = reader.with_projection(mask).build()?.collect::<Result<_, _>>()?;
@@ -39,10 +39,10 @@ fn images(path: &Path) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     Ok(cells.map(<[u8]>::to_vec).collect())
 }
 
-/// How many pictures could be decoded.
-fn decode(pictures: &[Vec<u8>]) -> usize {
-    let stage = DecodeResize::default();
-    pictures.par_iter().filter(|picture| stage.pixels(picture).is_ok()).count()
+/// How many images could be decoded.
+fn decode(images: &[Vec<u8>]) -> usize {
+    let processor = ImageProcessor::default();
+    images.par_iter().filter(|image| processor.prepare(image).is_ok()).count()
 }
 
 fn writeln(line: &str) -> Result<(), Box<dyn Error>> {

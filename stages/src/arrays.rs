@@ -1,10 +1,11 @@
 //! Typed access to the columns of a batch, and lists built row by row.
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, ListArray, PrimitiveArray, RecordBatch, UInt32Array,
+    Array, ArrayRef, ArrowPrimitiveType, ListArray, PrimitiveArray, RecordBatch, RecordBatchOptions,
+    UInt32Array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use llavm_pipeline::{Rejects, StageError};
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub fn counts_of_kept(counts: &UInt32Array, rejects: &Rejects) -> ArrayRef {
 }
 
 /// Where the lists of a column begin and end, and which are null.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Lists {
     lengths: Vec<usize>,
     valid: Vec<bool>,
@@ -72,4 +73,13 @@ impl Lists {
         let nulls = self.valid.contains(&false).then(|| NullBuffer::from(self.valid.clone()));
         Ok(Arc::new(ListArray::try_new(field, offsets, items, nulls)?))
     }
+}
+
+/// A batch of `rows` rows with one column or none.
+pub(crate) fn batch_of(column: Option<(&str, ArrayRef)>, rows: usize) -> Result<RecordBatch, StageError> {
+    let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
+    let schema = Schema::new(column.iter().map(field).collect::<Vec<_>>());
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let columns = column.into_iter().map(|(_, column)| column).collect();
+    Ok(RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?)
 }

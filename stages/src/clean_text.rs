@@ -48,9 +48,8 @@ pub enum Convert {
 
 impl StageKind for CleanText {
     const KIND: &'static str = "clean-text";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "bring texts into one Unicode form and Chinese into one script";
-    const PARAMS: &'static [&'static str] = &["normalize", "convert"];
 }
 
 impl Parameters for CleanText {
@@ -115,7 +114,8 @@ impl Apply for Cleaner {
         let (roles, contents): (&StringArray, &StringArray) =
             text("role").zip(text("content")).ok_or_else(wrong)?;
         let cleaned: StringArray = contents.iter().map(|text| text.map(|text| self.clean(text))).collect();
-        let columns: Vec<ArrayRef> = vec![Arc::new(roles.clone()), Arc::new(cleaned)];
+        let calls = turns.column_by_name("tool_calls").ok_or_else(wrong)?;
+        let columns: Vec<ArrayRef> = vec![Arc::new(roles.clone()), Arc::new(cleaned), Arc::clone(calls)];
         let turns = StructArray::try_new(message_fields(), columns, turns.nulls().cloned())?;
         let arrow::datatypes::DataType::List(item) = messages_type() else { return Err(wrong()) };
         let lists =
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_told() {
+    fn nothing_to_do_is_reported() {
         let stage: CleanText = serde_json::from_str("{}").unwrap();
         assert_eq!(stage.check().len(), 1);
     }

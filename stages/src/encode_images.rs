@@ -1,7 +1,8 @@
-//! `encode-images`: pictures to the patch states of a CLIP vision tower, computed once and kept.
+//! `encode-images`: images to the patch states of a CLIP vision tower, computed once and kept.
 //!
-//! In: `pixels` `list<fixed_size_binary[3·size·size]>` (see `decode-resize`; `size` is the tower's `image_size`).
-//! Out: `features` `list<fixed_size_binary[patches·width·2]>`, one item per picture: its states `[patches, width]` row by row, each
+//! In: `pixels` `list<binary_view>`, `[3, size, size]` u8 (see `decode-resize`; `size` is the tower's `image_size`).
+//! Images that stand elsewhere (`origins`) are null in both, and encoded where they stand.
+//! Out: `origins`, and `features` `list<binary_view>`, one item per image: its states `[patches, width]` row by row, each
 //! number a little-endian f16. `patches` and `width` are those of the tower's `config.json` (49 and 768 for ViT-B/32, 75,264
 //! bytes). They are what the projector takes: the last layer's states without the class token, and no `post_layernorm`.
 //!
@@ -11,26 +12,34 @@
 //! |---|---|
 //! | `not-finite` | a state is infinite or no number in f16 |
 
-use crate::arrays::{Lists, column, item_range, list_of};
-use arrow::array::{FixedSizeBinaryArray, ListArray, RecordBatch};
+use crate::arrays::Lists;
+use crate::facts;
+use crate::image_lists::{
+    Distinct, ImageLists, Origins, images_list, origins_list, origins_of_kept, shared_items,
+};
+use crate::settings;
+use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::DataType;
-use llavm_model::clip::ClipVision;
+use llavm_model::clip::{ClipVision, FeatureSelect};
 use llavm_model::config::{ClipVisionConfig, Dtype, PixelNorm};
 use llavm_model::device::{DeviceError, DeviceName};
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use llavm_model::hub;
-use llavm_model::load::{self, LoadError};
-use llavm_model::weights::Checkpoint;
+use llavm_model::processor::files::tower_image;
+use llavm_model::{load, tower};
 use llavm_pipeline::stage::{
-    Apply, Estimate, Expected, MapStage, Missing, OpenContext, Parameters, Resource, StageKind,
+    Apply, Estimate, Expected, Fact, MapStage, Missing, OpenContext, Parameters, Resource, StageKind,
 };
 use llavm_pipeline::{Columns, Rejects, StageError};
-use serde::{Deserialize, Serialize, Serializer};
-use std::path::{Path, PathBuf};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Pictures in one forward pass: enough to keep a device busy, few enough for any memory.
+/// The column of states.
+pub const FEATURES: &str = "features";
+
+/// Images in one forward pass: enough to keep a device busy, few enough for any memory.
 const CHUNK: usize = 16;
 
 /// Parameters of `encode-images`.
@@ -41,7 +50,7 @@ pub struct EncodeImages {
     #[serde(skip_serializing)]
     pub clip: String,
     /// `cpu`, `cuda`, `cuda:1` or `wgpu`. Default `cpu`.
-    #[serde(default = "cpu", serialize_with = "family")]
+    #[serde(default = "cpu", serialize_with = "crate::device::family")]
     pub device: String,
     /// How a number is kept. Default, and so far the only one, `f16`.
     #[serde(default)]
@@ -49,6 +58,16 @@ pub struct EncodeImages {
     /// Whether the features are kept. Default true; false computes them whenever they are read.
     #[serde(default = "yes", skip_serializing)]
     pub store: bool,
+}
+
+/// What features are, beside the tower that makes them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureSettings {
+    /// Which states of the tower.
+    pub select: FeatureSelect,
+    /// How they are kept.
+    pub dtype: Kept,
 }
 
 /// How a number is kept.
@@ -67,24 +86,18 @@ fn yes() -> bool {
     true
 }
 
-/// Another kind of device may round otherwise; another device of the same kind does not.
-fn family<S: Serializer>(device: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(device.split(':').next().unwrap_or_default())
-}
-
 fn failed<E: std::error::Error + Send + Sync + 'static>(error: E) -> StageError {
     StageError::new(error.to_string()).because(error)
 }
 
 impl StageKind for EncodeImages {
     const KIND: &'static str = "encode-images";
-    const VERSION: u32 = 1;
-    const ABOUT: &'static str = "compute the CLIP states of pictures once";
-    const PARAMS: &'static [&'static str] = &["clip", "device", "dtype", "store"];
+    const VERSION: u32 = 5;
+    const ABOUT: &'static str = "compute the CLIP states of images once";
 }
 
 impl Parameters for EncodeImages {
-    /// One picture a row.
+    /// One image a row.
     fn estimate(&self, expected: &Expected) -> Option<Estimate> {
         let bytes = if self.store { feature_bytes(&self.sizes()) } else { 0 };
         Some(Estimate::table(expected, bytes as u64))
@@ -95,9 +108,20 @@ impl Parameters for EncodeImages {
         wrong.map(|error: DeviceError| ("device", error.to_string())).into_iter().collect()
     }
 
+    fn facts(&self) -> Vec<Fact> {
+        let tower = facts::vision_tower(&self.clip, "clip");
+        facts::tower(&self.clip, "clip").into_iter().chain(tower).collect()
+    }
+
+    /// A [`FeatureSettings`].
+    fn settings(&self) -> Result<Option<(&'static str, Value)>, StageError> {
+        let value = json!({ "select": FeatureSelect::default(), "dtype": self.dtype });
+        Ok(Some((settings::FEATURES, value)))
+    }
+
     fn resources(&self) -> Result<Vec<Resource>, StageError> {
         let folder = hub::resolve(&self.clip).map_err(failed)?;
-        let files = tower_files(&folder).map_err(failed)?.into_iter();
+        let files = tower::files(&folder).map_err(failed)?.into_iter();
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(files.map(|path| Resource { name: name(&path), path }).collect())
     }
@@ -106,7 +130,7 @@ impl Parameters for EncodeImages {
         let found = hub::resolve_file(&self.clip, "config.json", &[]).map_err(|error| error.to_string());
         let weights = |config: PathBuf| {
             let folder = config.parent().unwrap_or(&config).to_owned();
-            tower_files(&folder).map(|_| ()).map_err(|error| error.to_string())
+            tower::files(&folder).map(|_| ()).map_err(|error| error.to_string())
         };
         let help = "Name a folder, or `hub:ORG/NAME` and download it with `llavm fetch`.".to_owned();
         let missing = found.and_then(weights).err().map(|text| Missing { param: "clip", text, help });
@@ -114,35 +138,26 @@ impl Parameters for EncodeImages {
     }
 }
 
-/// The files that decide what a tower gives.
-fn tower_files(folder: &Path) -> Result<Vec<PathBuf>, LoadError> {
-    let mut files: Vec<PathBuf> = Checkpoint::open(folder)?.files().map(Path::to_owned).collect();
-    let names = ["config.json", "preprocessor_config.json"].map(|name| folder.join(name));
-    files.extend(names.into_iter().filter(|path| path.is_file()));
-    Ok(files)
-}
-
 impl EncodeImages {
-    /// The tower's sizes; ViT-B/32's when it is not there, which [`Parameters::missing`] tells.
+    /// The tower's sizes; ViT-B/32's when it is not there, which [`Parameters::missing`] reports.
     fn sizes(&self) -> ClipVisionConfig {
         let folder = hub::resolve(&self.clip).ok();
         folder.and_then(|folder| load::clip_config(&folder).ok()).unwrap_or_default()
     }
 }
 
-/// Bytes of the features of one picture.
+/// Bytes of the features of one image.
 fn feature_bytes(config: &ClipVisionConfig) -> usize {
     config.num_patches() * config.hidden_size * Dtype::F16.size()
 }
 
 impl MapStage for EncodeImages {
     fn input(&self) -> Columns {
-        Columns::new().with("pixels", list_of(DataType::FixedSizeBinary(self.sizes().pixels() as i32)))
+        Columns::new().with("pixels", images_list()).with("origins", origins_list())
     }
 
     fn output(&self) -> Columns {
-        let bytes = feature_bytes(&self.sizes()) as i32;
-        Columns::new().with("features", list_of(DataType::FixedSizeBinary(bytes)))
+        Columns::new().with(FEATURES, images_list()).with("origins", origins_list())
     }
 
     fn stored(&self) -> bool {
@@ -157,7 +172,7 @@ impl MapStage for EncodeImages {
         let tower = load::clip(&folder, &device, Dtype::F32).map_err(failed)?;
         Ok(Box::new(Encoder {
             bytes: feature_bytes(tower.config()),
-            norm: load::pixel_norm(&folder).map_err(failed)?,
+            norm: tower_image(&folder).map_err(failed)?.norm,
             schema: self.output().schema(),
             turn: (!name.is_reference()).then(Mutex::default),
             tower,
@@ -177,54 +192,89 @@ struct Encoder {
 
 impl Apply for Encoder {
     fn apply(&self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
-        let pictures: &ListArray = column(rows, "pixels")?;
-        let pixels = pictures.values().as_any().downcast_ref::<FixedSizeBinaryArray>();
-        let pixels = pixels.ok_or_else(|| StageError::new("`pixels` is no list of pictures"))?;
-        let kept: Vec<usize> = (0..rows.num_rows()).filter(|row| !rejects.is_rejected(*row)).collect();
-        let wanted: Vec<usize> = kept.iter().flat_map(|row| item_range(pictures, *row)).collect();
+        let images = ImageLists::of(rows, "pixels")?;
+        let origins = Origins::of(rows)?;
+        // A rejected row keeps the images that other rows may show.
+        let encoded = |row: &usize| !rejects.is_rejected(*row) || origins.has(*row);
+        let kept: Vec<usize> = (0..rows.num_rows()).filter(encoded).collect();
+        let mut seen = Distinct::default();
+        let mut wanted: Vec<&[u8]> = Vec::new();
+        let mut places = Vec::new();
+        for image in kept.iter().flat_map(|row| images.row(*row)) {
+            let Some(image) = image else {
+                places.push(None);
+                continue;
+            };
+            self.check_size(image)?;
+            places.push(Some(*seen.get_or_make(image, || {
+                wanted.push(image);
+                wanted.len() - 1
+            })));
+        }
         let mut states = Vec::with_capacity(wanted.len() * self.bytes);
         for chunk in wanted.chunks(CHUNK) {
-            let bytes = chunk.iter().flat_map(|picture| pixels.value(*picture)).copied().collect();
-            states.extend(self.encode(bytes)?);
+            states.extend(self.encode(chunk.concat())?);
         }
-        self.finish(rows.num_rows(), pictures, &states, rejects)
+        self.finish(rows, &kept, states, &places, rejects)
     }
 }
 
 impl Encoder {
-    /// The states of some pictures, in f16.
+    /// Whether the pixels are those of an image of the tower's size.
+    fn check_size(&self, pixels: &[u8]) -> Result<(), StageError> {
+        let (side, expected) = (self.tower.config().image_size, self.tower.config().pixels());
+        if pixels.len() == expected {
+            return Ok(());
+        }
+        let own = (pixels.len() / 3).isqrt();
+        let text = format!("`pixels` holds images of {own} × {own}, the vision tower takes {side} × {side}");
+        Err(StageError::new(text).help(format!("Set `size = {side}` in decode-resize.")))
+    }
+
+    /// The states of some images, in f16.
     fn encode(&self, pixels: Vec<u8>) -> Result<Vec<u8>, StageError> {
         let _turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         self.tower.states_in_f16(pixels, &self.norm).map_err(StageError::new)
     }
 
-    /// The column; `states` are those of the pictures of all rows that are not rejected.
+    /// The columns; `states` are those of distinct images, `places` which of them the images of the rows `kept` have.
     fn finish(
         &self,
-        rows: usize,
-        pictures: &ListArray,
-        states: &[u8],
+        rows: &RecordBatch,
+        kept: &[usize],
+        states: Vec<u8>,
+        places: &[Option<usize>],
         rejects: &mut Rejects,
     ) -> Result<RecordBatch, StageError> {
-        let mut lists = Lists::with_capacity(rows);
-        let mut kept = Vec::with_capacity(states.len());
-        let mut rest = states;
-        for row in 0..rows {
-            if !rejects.is_rejected(row) {
-                let count = item_range(pictures, row).len();
-                let (own, others) = rest.split_at(count * self.bytes);
-                rest = others;
-                if is_finite(own) {
-                    kept.extend_from_slice(own);
-                    lists.push(count);
-                    continue;
-                }
-                rejects.reject(row, "not-finite", "a state of a picture is infinite or no number in f16");
+        let (images, origins) = (ImageLists::of(rows, "pixels")?, Origins::of(rows)?);
+        let finite: Vec<bool> = states.chunks_exact(self.bytes).map(is_finite).collect();
+        let is_finite = |place: &Option<usize>| place.is_none_or(|place| finite[place]);
+        let mut lists = Lists::with_capacity(rows.num_rows());
+        let mut items = Vec::with_capacity(places.len());
+        let mut rest = places;
+        let mut next = kept.iter().peekable();
+        for row in 0..rows.num_rows() {
+            if next.next_if_eq(&&row).is_none() {
+                lists.push_null();
+                continue;
             }
-            lists.push_null();
+            let (own, others) = rest.split_at(images.len(row));
+            rest = others;
+            if !own.iter().all(is_finite) {
+                rejects.reject(row, "not-finite", "a state of an image is infinite or no number in f16");
+            }
+            let shared = origins.has(row) && own.iter().any(Option::is_some);
+            if rejects.is_rejected(row) && !shared {
+                lists.push_null();
+                continue;
+            }
+            items.extend(own.iter().map(|place| place.filter(|place| finite[*place])));
+            lists.push(own.len());
         }
-        let items = FixedSizeBinaryArray::try_new(self.bytes as i32, Buffer::from_vec(kept), None)?;
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), vec![lists.finish(Arc::new(items))?])?)
+        let items = shared_items(&Buffer::from_vec(states), self.bytes, &items)?;
+        let features = lists.finish(Arc::new(items))?;
+        let origins = origins_of_kept(rows, &features)?;
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), vec![features, origins])?)
     }
 }
 

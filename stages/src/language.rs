@@ -2,7 +2,7 @@
 //!
 //! In: a text. Out: `zh`, `ja`, `ko`, `en`, or the three letters of ISO 639-3 for any other; nothing where it holds no letter.
 //!
-//! The rule, made for captions of a few words, which statistics over letters tell badly:
+//! The rule, made for captions of a few words, which statistics over letters recognise badly:
 //! 1. Kana are at least a fifth of the Chinese characters and kana together: Japanese.
 //! 2. Korean or Chinese characters are at least as many as the words of other scripts: Korean or Chinese.
 //! 3. Otherwise the words decide. Latin letters are English unless there are [`LONG`] of them and trigrams (`whatlang`) are sure
@@ -65,7 +65,11 @@ fn count(text: &str) -> Counts {
             | '\u{4e00}'..='\u{9fff}'
             | '\u{f900}'..='\u{faff}'
             | '\u{20000}'..='\u{3ffff}' => Some(&mut counts.han),
-            '\u{3041}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' => Some(&mut counts.kana),
+            // The dot between the parts of a foreign name stands in Chinese texts too.
+            '\u{30fb}' => None,
+            '\u{3041}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{ff66}'..='\u{ff9d}' => {
+                Some(&mut counts.kana)
+            }
             '\u{1100}'..='\u{11ff}' | '\u{ac00}'..='\u{d7af}' => Some(&mut counts.hangul),
             _ => None,
         };
@@ -107,6 +111,9 @@ mod tests {
             ("這是一隻貓！😺", Some("zh")),
             ("a sign that says 出口", Some("en")),
             ("猫がソファで寝ている", Some("ja")),
+            ("莱昂纳多・迪卡普里奥", Some("zh")),
+            ("奥黛丽・赫本", Some("zh")),
+            ("ｶﾒﾗ", Some("ja")),
             ("고양이 한 마리", Some("ko")),
             ("Полосатая кошка спит на диване, и никто не хочет её будить, пока идёт дождь.", Some("rus")),
             ("42 + 1 = 43 😀", None),

@@ -1,40 +1,14 @@
-//! The column `segments`: a rendered conversation in pieces, each with who wrote it and whether it is trained on.
-//!
-//! `list<struct<text: utf8, train: bool, role: utf8>>`; the texts of a row, joined, are what the template rendered.
-//! `role` is `system`, `user`, `assistant` or `tool` for text from the data, `template` for what the chat template wrote
-//! around it, `image` for the pads of one picture. It is what keeps an `<image>` in an answer from becoming a picture, and
-//! a `<|im_end|>` typed by a user from ending a turn.
+//! The column `segments`: a rendered conversation in [`Segment`]s, `list<struct<text: utf8, train: bool, role: utf8>>`. The
+//! texts of a row, joined, are what the template rendered.
 
 use crate::arrays::{Lists, column, item_range, list_of};
 use arrow::array::{
     Array, ArrayRef, BooleanArray, ListArray, RecordBatch, StringArray, StringBuilder, StructArray,
 };
 use arrow::datatypes::{DataType, Field, Fields};
+pub use llavm_model::processor::segment::{IMAGE, Segment, Sink, TEMPLATE, USER};
 use llavm_pipeline::StageError;
 use std::sync::Arc;
-
-/// The role of text that the chat template wrote.
-pub const TEMPLATE: &str = "template";
-/// The role of the pads of one picture.
-pub const IMAGE: &str = "image";
-/// The role of a question, the only text in which a placeholder is looked for.
-pub const USER: &str = "user";
-
-/// One piece of a rendered conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment<'a> {
-    pub text: &'a str,
-    /// Whether its tokens carry loss.
-    pub train: bool,
-    pub role: &'a str,
-}
-
-impl Segment<'_> {
-    /// Whether the text comes from the data set: neither from the template nor put in for a picture.
-    pub fn is_data(&self) -> bool {
-        self.role != TEMPLATE && self.role != IMAGE
-    }
-}
 
 /// The type of the column `segments`.
 pub fn segments_type() -> DataType {
@@ -102,14 +76,6 @@ impl SegmentsBuilder {
         }
     }
 
-    /// Adds a segment to the row being written.
-    pub fn push(&mut self, segment: Segment<'_>) {
-        self.text.append_value(segment.text);
-        self.train.push(segment.train);
-        self.role.append_value(segment.role);
-        self.open += 1;
-    }
-
     /// Closes the row.
     pub fn end_row(&mut self) {
         self.lists.push(std::mem::take(&mut self.open));
@@ -127,5 +93,15 @@ impl SegmentsBuilder {
             Arc::new(self.role.finish()),
         ];
         self.lists.finish(Arc::new(StructArray::try_new(fields(), columns, None)?))
+    }
+}
+
+/// Adds to the row being written.
+impl Sink for SegmentsBuilder {
+    fn push(&mut self, segment: Segment<'_>) {
+        self.text.append_value(segment.text);
+        self.train.push(segment.train);
+        self.role.append_value(segment.role);
+        self.open += 1;
     }
 }

@@ -30,7 +30,6 @@ impl StageKind for ShiftLabels {
     const KIND: &'static str = "shift-labels";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "pair each token with the one that follows it";
-    const PARAMS: &'static [&'static str] = &["ignore_index"];
 }
 
 impl Parameters for ShiftLabels {

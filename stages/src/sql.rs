@@ -5,7 +5,9 @@
 
 use crate::read::short;
 use llavm_pipeline::StageError;
-use polars::prelude::{BooleanChunked, Column, DataFrame, Expr, IntoLazy, NamedFrom, PolarsResult, Series};
+use polars::prelude::{
+    AggExpr, BooleanChunked, Column, DataFrame, Expr, IntoLazy, NamedFrom, PolarsResult, Series,
+};
 use polars::sql::sql_expr;
 
 /// The type of a column in a predicate.
@@ -81,6 +83,14 @@ impl Predicate {
         })?;
         let mut columns: Vec<String> = Vec::new();
         for node in &expression {
+            if let Some(what) = beyond_the_row(node) {
+                let error = StageError::new(format!(
+                    "`{text}`: {what} looks at more rows than the one it decides on"
+                ));
+                return Err(error.help(
+                    "A condition is computed row by row: compare columns, not sums or ranks over the table.",
+                ));
+            }
             if let Expr::Column(name) = node
                 && !columns.iter().any(|seen| seen == name.as_str())
             {
@@ -126,9 +136,42 @@ impl Predicate {
     }
 }
 
+/// What an expression is called whose value depends on other rows than its own.
+fn beyond_the_row(node: &Expr) -> Option<&'static str> {
+    match node {
+        // `IN ('a', 'b')` is computed as an implode of its list; of a column, it is an aggregate as any other.
+        Expr::Agg(AggExpr::Implode { input, .. }) if matches!(**input, Expr::Literal(_)) => None,
+        Expr::Agg(_) | Expr::Len => Some("an aggregate (COUNT, SUM, AVG, MIN, MAX …)"),
+        Expr::Over { .. } => Some("a window function (OVER …)"),
+        Expr::Sort { .. } | Expr::SortBy { .. } => Some("a sort"),
+        Expr::SubPlan(..) => Some("a subquery"),
+        Expr::Gather { .. }
+        | Expr::Slice { .. }
+        | Expr::Filter { .. }
+        | Expr::Explode { .. }
+        | Expr::Eval { .. } => Some("a selection of rows"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_looks_at_other_rows_is_refused() {
+        for text in [
+            "score > AVG(score)",
+            "COUNT(*) > 3",
+            "score = MAX(score)",
+            "ROW_NUMBER() OVER (ORDER BY score) < 9",
+            "SUM(score) OVER (PARTITION BY language) > 1",
+            "language IN ('zh') AND score > AVG(score)",
+        ] {
+            let error = Predicate::parse(text).err().unwrap_or_else(|| panic!("`{text}` was taken"));
+            assert!(error.to_string().contains("row"), "{error}");
+        }
+    }
 
     #[test]
     fn a_predicate_keeps_the_rows_sql_would_keep() {
@@ -158,17 +201,17 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_before_any_row_is_read() {
+    fn mistakes_are_reported_before_any_row_is_read() {
         for text in ["score >", "", "score > 1; DROP TABLE x", "WHERE score > 1"] {
             let error = Predicate::parse(text).err().unwrap();
             assert!(error.to_string().starts_with(&format!("`{text}` is no SQL condition: ")), "{error}");
         }
-        let told = |text: &str| {
+        let reported = |text: &str| {
             let predicate = Predicate::parse(text).unwrap();
             predicate.check(&[ScalarType::Float]).unwrap_err().to_string()
         };
         for text in ["score + 1", "score > 'high'", "upper(score) = 'A'"] {
-            assert!(told(text).starts_with(&format!("where = \"{text}\": ")), "{}", told(text));
+            assert!(reported(text).starts_with(&format!("where = \"{text}\": ")), "{}", reported(text));
         }
     }
 

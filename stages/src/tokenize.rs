@@ -3,31 +3,35 @@
 //! In: `segments` (see [`crate::segments`]), `n_images` u32.
 //! Out: `input_ids` list<u32>, `train` list<bool> (as many), `n_images` as it came.
 //!
-//! Segments are encoded together up to where training begins or ends, as the reference recipe encodes a prompt and an answer
-//! apart. The pads of a picture are single special tokens, so the text around them is encoded by itself with the same result.
+//! Segments become ids in [`llavm_model::processor::encode`]; here rows are measured.
 //!
 //! | code | why a row is rejected |
 //! |---|---|
-//! | `special-token` | a special token is typed in a message: it would end a turn, or stand for a picture |
+//! | `special-token` | a special token is typed in a message: it would end a turn, or stand for an image |
 //! | `too-long` | more than `max_tokens` tokens |
 //! | `answer-too-short`, `answer-too-long` | fewer trained tokens than `min_answer_tokens`, or more than `max_answer_tokens` |
-//! | `truncated-image` | `overlong = "truncate"` would cut off the pads of a picture |
-//! | `pad-count` | other pads than those of the pictures (only with `special_in_text = "allow"`) |
+//! | `truncated-image` | `overlong = "truncate"` would cut off tokens of an image |
+//! | `truncated-answer` | `overlong = "truncate"` would leave no token that is trained on |
+//! | `pad-count` | other image tokens than those of the images (`image-pads` finds typed ones first) |
 //! | `unencodable` | the tokenizer refuses the text |
 
 use crate::arrays::{Lists, column, counts_of_kept, list_of};
-use crate::segments::{IMAGE, Segment, SegmentRows, segments_type};
+use crate::facts;
+use crate::segments::{Segment, SegmentRows, segments_type};
+use crate::settings;
 use crate::tokenizer_folder;
 use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::DataType;
+pub use llavm_model::processor::encode::SpecialInText;
+use llavm_model::processor::encode::{EncodeError, Encoded, Encoder};
 use llavm_model::tokenizer::Tokenizer;
 use llavm_pipeline::stage::{
-    Apply, Estimate, Expected, MapStage, Missing, OpenContext, Parameters, Resource, StageKind,
+    Apply, Estimate, Expected, Fact, MapStage, Missing, OpenContext, Parameters, Resource, StageKind,
 };
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Parameters of `tokenize`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,22 +71,10 @@ pub enum Overlong {
     Truncate,
 }
 
-/// What to do with a message in which a special token is typed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SpecialInText {
-    #[default]
-    Reject,
-    /// It becomes the token itself, as it does in Transformers.
-    Allow,
-}
-
 impl StageKind for Tokenize {
     const KIND: &'static str = "tokenize";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "turn the rendered conversation into token ids";
-    const PARAMS: &'static [&'static str] =
-        &["tokenizer", "max_tokens", "overlong", "min_answer_tokens", "max_answer_tokens", "special_in_text"];
 }
 
 impl Parameters for Tokenize {
@@ -107,6 +99,22 @@ impl Parameters for Tokenize {
     fn missing(&self) -> Vec<Missing> {
         tokenizer_folder::missing(&self.tokenizer)
     }
+
+    fn facts(&self) -> Vec<Fact> {
+        let folder = tokenizer_folder::resolve(&self.tokenizer).ok();
+        let tokenizer = folder.and_then(|folder| facts::tokenizer(&folder, "tokenizer"));
+        let special = match self.special_in_text {
+            SpecialInText::Reject => "reject",
+            SpecialInText::Allow => "allow",
+        };
+        let special = facts::fact("special tokens in messages", "special_in_text", special);
+        tokenizer.into_iter().chain([special]).collect()
+    }
+
+    /// A [`SpecialInText`].
+    fn settings(&self) -> Result<Option<(&'static str, Value)>, StageError> {
+        Ok(Some((settings::SPECIAL_TOKENS, json!(self.special_in_text))))
+    }
 }
 
 impl MapStage for Tokenize {
@@ -125,46 +133,22 @@ impl MapStage for Tokenize {
         let folder = tokenizer_folder::resolve(&self.tokenizer)?;
         let tokenizer = Tokenizer::from_folder(&folder)
             .map_err(|error| StageError::new(error.to_string()).because(error))?;
-        Ok(Box::new(Encoder { tokenizer, stage: self.clone(), prompts: Prompts::default() }))
+        Ok(Box::new(Encode { encoder: Encoder::new(tokenizer, self.special_in_text), stage: self.clone() }))
     }
 }
 
-struct Encoder {
-    tokenizer: Tokenizer,
+struct Encode {
+    encoder: Encoder,
     stage: Tokenize,
-    prompts: Prompts,
 }
 
-/// The tokens of text that is not trained on: prompts and what the template adds come again and again.
-#[derive(Default)]
-struct Prompts {
-    known: RwLock<HashMap<String, Arc<[u32]>>>,
-}
-
-impl Prompts {
-    /// Texts remembered at once; data sets ask a few questions, or as many as they have rows.
-    const MOST: usize = 1024;
-
-    fn get(&self, text: &str) -> Option<Arc<[u32]>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(text).cloned()
-    }
-
-    fn insert(&self, text: &str, ids: Arc<[u32]>) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= Self::MOST {
-            known.clear();
-        }
-        known.insert(text.to_owned(), ids);
-    }
-}
-
-impl Apply for Encoder {
+impl Apply for Encode {
     fn apply(&self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
         let segments = SegmentRows::of(rows)?;
         let n_images: &UInt32Array = column(rows, "n_images")?;
         let (mut input_ids, mut train) = (Vec::new(), Vec::new());
         let mut lists = Lists::with_capacity(rows.num_rows());
-        let mut work = Work::default();
+        let mut work = Encoded::default();
         for row in 0..rows.num_rows() {
             if !rejects.is_rejected(row) {
                 match self.row(segments.row(row), &mut work) {
@@ -189,57 +173,42 @@ impl Apply for Encoder {
     }
 }
 
-/// What one row needs, kept from row to row.
-#[derive(Default)]
-struct Work {
-    /// Text not yet encoded.
-    text: String,
-    ids: Vec<u32>,
-    train: Vec<bool>,
-    pads: Option<Pads>,
-    /// Pads of the row's pictures, and where the last one ends.
-    n_pads: usize,
-    pads_end: usize,
-}
-
-/// The pads of one picture as text and as tokens.
-struct Pads {
-    text: String,
-    id: u32,
-    count: usize,
-}
-
 enum Failure {
     Row(&'static str, String),
     Stage(StageError),
 }
 
-impl Encoder {
-    /// Leaves the row's tokens in `work`.
-    fn row<'a>(&self, segments: impl Iterator<Item = Segment<'a>>, work: &mut Work) -> Result<(), Failure> {
-        work.begin_row();
-        let mut train = false;
-        for segment in segments {
-            if segment.train != train {
-                self.encode(work, train)?;
-                train = segment.train;
+impl From<EncodeError> for Failure {
+    fn from(error: EncodeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EncodeError::SpecialToken { .. } => {
+                Self::Row("special-token", format!("{detail}; set special_in_text = \"allow\" to let it"))
             }
-            if segment.role == IMAGE {
-                self.encode(work, train)?;
-                self.push_pads(segment.text, work, train)?;
-            } else {
-                self.check_special(segment)?;
-                work.text.push_str(segment.text);
+            EncodeError::ImageTokens { .. } => Self::Row("pad-count", detail),
+            EncodeError::Tokenizer(_) => Self::Row("unencodable", detail),
+            EncodeError::NoImageToken(_) => {
+                let help = "Set `pad` of image-pads to a special token of this tokenizer.";
+                Self::Stage(StageError::new(detail).help(help))
             }
         }
-        self.encode(work, train)?;
-        check_pads(work)?;
+    }
+}
+
+impl Encode {
+    /// Leaves the row's tokens in `work`.
+    fn row<'a>(
+        &self,
+        segments: impl Iterator<Item = Segment<'a>>,
+        work: &mut Encoded,
+    ) -> Result<(), Failure> {
+        self.encoder.encode(segments, None, work)?;
         self.limit_answer(work)?;
         self.limit(work)
     }
 
     /// Judged before a row is truncated.
-    fn limit_answer(&self, work: &Work) -> Result<(), Failure> {
+    fn limit_answer(&self, work: &Encoded) -> Result<(), Failure> {
         let trained = work.train.iter().filter(|train| **train).count();
         if let Some(min) = self.stage.min_answer_tokens.filter(|min| trained < *min) {
             let detail = format!("{trained} tokens to train on, under min_answer_tokens = {min}");
@@ -252,65 +221,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Encodes the text gathered so far.
-    fn encode(&self, work: &mut Work, train: bool) -> Result<(), Failure> {
-        if work.text.is_empty() {
-            return Ok(());
-        }
-        if let Some(ids) = (!train).then(|| self.prompts.get(&work.text)).flatten() {
-            work.ids.extend_from_slice(&ids);
-        } else {
-            let ids = self.tokenizer.encode(&work.text);
-            let ids = ids.map_err(|error| Failure::Row("unencodable", error.to_string()))?;
-            work.ids.extend_from_slice(&ids);
-            if !train {
-                self.prompts.insert(&work.text, ids.into());
-            }
-        }
-        work.train.resize(work.ids.len(), train);
-        work.text.clear();
-        Ok(())
-    }
-
-    fn push_pads(&self, text: &str, work: &mut Work, train: bool) -> Result<(), Failure> {
-        if work.pads.as_ref().is_none_or(|pads| pads.text != text) {
-            work.pads = Some(self.pads(text)?);
-        }
-        if let Some(pads) = &work.pads {
-            work.ids.resize(work.ids.len() + pads.count, pads.id);
-            work.train.resize(work.ids.len(), train);
-            work.n_pads += pads.count;
-            work.pads_end = work.ids.len();
-        }
-        Ok(())
-    }
-
-    /// Pads must be repetitions of one special token that takes nothing from the text around it.
-    fn pads(&self, text: &str) -> Result<Pads, Failure> {
-        let special = self.tokenizer.special_in(text);
-        let special = special.filter(|token| token.standalone && text.replace(&token.text, "").is_empty());
-        let Some(token) = special else {
-            let message = format!("the pads `{text:.40}…` are not repetitions of one special token");
-            let help = "Set `pad` of image-pads to a special token of this tokenizer.";
-            return Err(Failure::Stage(StageError::new(message).help(help)));
-        };
-        Ok(Pads { text: text.to_owned(), id: token.id, count: text.len() / token.text.len() })
-    }
-
-    fn check_special(&self, segment: Segment<'_>) -> Result<(), Failure> {
-        if !segment.is_data() || self.stage.special_in_text == SpecialInText::Allow {
-            return Ok(());
-        }
-        let Some(token) = self.tokenizer.special_in(segment.text) else { return Ok(()) };
-        let detail = format!(
-            "`{}` is typed in the {} text, where it would become a control token; set special_in_text = \"allow\" \
-             to let it",
-            token.text, segment.role
-        );
-        Err(Failure::Row("special-token", detail))
-    }
-
-    fn limit(&self, work: &mut Work) -> Result<(), Failure> {
+    fn limit(&self, work: &mut Encoded) -> Result<(), Failure> {
         let max = self.stage.max_tokens;
         if work.ids.len() <= max {
             return Ok(());
@@ -322,33 +233,18 @@ impl Encoder {
             );
             return Err(Failure::Row("too-long", detail));
         }
-        if work.pads_end > max {
+        if work.images_end > max {
             let detail =
-                format!("the pads of a picture end at token {}, behind max_tokens = {max}", work.pads_end);
+                format!("the tokens of an image end at token {}, behind max_tokens = {max}", work.images_end);
             return Err(Failure::Row("truncated-image", detail));
         }
         work.ids.truncate(max);
         work.train.truncate(max);
+        if !work.train.contains(&true) {
+            let detail =
+                format!("no token that is trained on stands within max_tokens = {max}; raise max_tokens");
+            return Err(Failure::Row("truncated-answer", detail));
+        }
         Ok(())
     }
-}
-
-impl Work {
-    fn begin_row(&mut self) {
-        self.text.clear();
-        self.ids.clear();
-        self.train.clear();
-        (self.n_pads, self.pads_end) = (0, 0);
-    }
-}
-
-/// In a row with pictures, the pads among the tokens are theirs, no more.
-fn check_pads(work: &Work) -> Result<(), Failure> {
-    let Some(pads) = work.pads.as_ref().filter(|_| work.n_pads > 0) else { return Ok(()) };
-    let found = work.ids.iter().filter(|id| **id == pads.id).count();
-    if found == work.n_pads {
-        return Ok(());
-    }
-    let detail = format!("{found} pads among the tokens, but the pictures have {}", work.n_pads);
-    Err(Failure::Row("pad-count", detail))
 }

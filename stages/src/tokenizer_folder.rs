@@ -26,7 +26,7 @@ pub fn resources(tokenizer: &str) -> Result<Vec<Resource>, StageError> {
     Ok(files.into_iter().map(|path| Resource { name: name(&path).unwrap_or_default(), path }).collect())
 }
 
-/// What to tell a user whose tokenizer is not there.
+/// The advice for a user whose tokenizer is not there.
 pub fn missing(tokenizer: &str) -> Vec<Missing> {
     let missing = find(tokenizer).err().map(|error| Missing {
         param: "tokenizer",

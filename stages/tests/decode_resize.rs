@@ -1,13 +1,17 @@
-//! Pictures against Pillow: `pillow/make_pillow.py` writes a picture in each mode and format, and the square that
+//! Images against Pillow: `pillow/make_pillow.py` writes an image in each mode and format, and the square that
 //! `CLIPImageProcessor` on Pillow makes of it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
-use arrow::array::{Array, FixedSizeBinaryArray, ListArray};
-use common::{Table, pictures, root};
+use arrow::array::{Array, AsArray, RecordBatch};
+use common::{Table, images, root};
+use llavm_model::processor::image::{Alpha, ImageProcessor, Orientation};
+use llavm_pipeline::Rejects;
+use llavm_pipeline::stage::MapStage;
 use llavm_stages::decode_resize::DecodeResize;
+use llavm_stages::image_lists::{ImageLists, Origin, OriginLists};
 use serde_json::json;
 use std::fs::read;
 use std::path::Path;
@@ -36,7 +40,9 @@ fn square(name: &str) -> Vec<u8> {
 
 fn ours(name: &str) -> Vec<u8> {
     let encoded = read(root("stages/tests/pillow").join(name)).unwrap();
-    DecodeResize::default().pixels(&encoded).unwrap()
+    ImageProcessor { alpha: Alpha::Drop, orientation: Orientation::Stored, ..ImageProcessor::default() }
+        .prepare(&encoded)
+        .unwrap()
 }
 
 fn names(keep: impl Fn(&str) -> bool) -> Vec<String> {
@@ -74,12 +80,12 @@ fn fixture(name: &str) -> Vec<u8> {
     read(root("stages/tests/pillow").join(name)).unwrap()
 }
 
-fn reason(picture: Vec<u8>, params: serde_json::Value) -> String {
-    pictures(&[vec![picture]]).then::<DecodeResize>(params).rejects[0].clone().unwrap()
+fn reason(image: Vec<u8>, params: serde_json::Value) -> String {
+    images(&[vec![image]]).then::<DecodeResize>(params).rejects[0].clone().unwrap()
 }
 
 #[test]
-fn what_is_no_whole_picture_is_rejected_and_the_reason_told() {
+fn what_is_no_whole_image_is_rejected_and_the_reason_reported() {
     let cut = |name: &str| {
         let bytes = fixture(name);
         bytes[..bytes.len() / 2].to_vec()
@@ -89,7 +95,7 @@ fn what_is_no_whole_picture_is_rejected_and_the_reason_told() {
     flipped[middle] ^= 1;
     let mut endless = fixture("jpeg-420.jpg");
     endless.truncate(endless.len() - 2);
-    let told = [
+    let reported = [
         Vec::new(),
         b"<!DOCTYPE html><title>404".to_vec(),
         vec![0xFF],
@@ -102,37 +108,37 @@ fn what_is_no_whole_picture_is_rejected_and_the_reason_told() {
         cut("lossless.webp"),
         cut("rgb.bmp"),
     ]
-    .map(|picture| reason(picture, json!({})))
+    .map(|image| reason(image, json!({})))
     .join("\n");
-    insta::assert_snapshot!(told, @"
-    decode-resize/undecodable: picture 1: there are no bytes
-    decode-resize/undecodable: picture 1: neither JPEG, PNG, GIF, WebP nor BMP: begins with `<!DOCTYPE html><`
-    decode-resize/undecodable: picture 1: neither JPEG, PNG, GIF, WebP nor BMP: begins with `\\xff`
-    decode-resize/undecodable: picture 1: truncated: the JPEG ends before its end marker
-    decode-resize/undecodable: picture 1: truncated: the JPEG ends before its end marker
-    decode-resize/undecodable: picture 1: truncated: the JPEG ends before its end marker
-    decode-resize/undecodable: picture 1: truncated: unexpected end of file
-    decode-resize/undecodable: picture 1: Format error decoding Png: CRC error: expected 0x218666b8 have 0xea49d0e9 while decoding ChunkType { type: IDAT, critical: true, private: false, reserved: false, safecopy: false } chunk.
-    decode-resize/undecodable: picture 1: Format error decoding Gif: Unexpected End of File
-    decode-resize/undecodable: picture 1: Format error decoding WebP: Corrupt bitstream
-    decode-resize/undecodable: picture 1: truncated: failed to fill whole buffer
+    insta::assert_snapshot!(reported, @"
+    decode-resize/undecodable: image 1: there are no bytes
+    decode-resize/undecodable: image 1: no image: it is a web page (HTML), such as a login or an error page: download the file itself: the address may need a login, or its raw form
+    decode-resize/undecodable: image 1: neither JPEG, PNG, GIF, WebP, BMP, TIFF nor JPEG 2000: begins with `\\xff`
+    decode-resize/undecodable: image 1: truncated JPEG: the file ends before its pixels do
+    decode-resize/undecodable: image 1: truncated JPEG: the file ends before its pixels do
+    decode-resize/undecodable: image 1: truncated JPEG: the file ends before its pixels do
+    decode-resize/undecodable: image 1: truncated PNG: the file ends before its pixels do
+    decode-resize/undecodable: image 1: PNG: CRC error: expected 0x218666b8 have 0xea49d0e9 while decoding ChunkType { type: IDAT, critical: true, private: false, reserved: false, safecopy: false } chunk.
+    decode-resize/undecodable: image 1: GIF: Unexpected End of File
+    decode-resize/undecodable: image 1: WebP: Corrupt bitstream
+    decode-resize/undecodable: image 1: truncated: failed to fill whole buffer
     ");
 }
 
 #[test]
-fn a_picture_over_max_pixels_is_rejected_before_it_is_decoded() {
-    let told = reason(fixture("rgb.png"), json!({ "max_pixels": 29_999 }));
-    insta::assert_snapshot!(told, @"decode-resize/too-large: picture 1: 200 × 150 pixels, over max_pixels = 29999");
+fn an_image_over_max_pixels_is_rejected_before_it_is_decoded() {
+    let reported = reason(fixture("rgb.png"), json!({ "max_pixels": 29_999 }));
+    insta::assert_snapshot!(reported, @"decode-resize/too-large: image 1: 200 × 150 pixels, over max_pixels = 29999");
     let mut bomb = fixture("rgb.png");
     bomb[16..24].copy_from_slice(&[0, 1, 0x86, 0xA0, 0, 1, 0x86, 0xA0]);
     assert!(reason(bomb, json!({})).starts_with("decode-resize/"));
 }
 
 #[test]
-fn a_row_keeps_its_pictures_in_order_and_a_bad_one_rejects_the_row_alone() {
+fn a_row_keeps_its_images_in_order_and_a_bad_one_rejects_the_row_alone() {
     let (cat, cup) = (fixture("rgb.png"), fixture("tall.png"));
     let rows = [vec![cat.clone(), cup.clone()], vec![cat.clone(), vec![1]], vec![], vec![cup]];
-    let table = pictures(&rows).then::<DecodeResize>(json!({}));
+    let table = images(&rows).then::<DecodeResize>(json!({}));
     assert_eq!(table.rejects.iter().filter(|reason| reason.is_some()).count(), 1);
     assert_eq!(table.code(1), Some("decode-resize/undecodable"));
     let squares = |row: usize| squares(&table, row);
@@ -141,10 +147,76 @@ fn a_row_keeps_its_pictures_in_order_and_a_bad_one_rejects_the_row_alone() {
     assert_eq!(squares(3), [ours("tall.png")]);
 }
 
+#[test]
+fn rows_that_show_the_same_image_share_its_pixels_and_its_fault() {
+    let (cat, cup, broken) = (fixture("rgb.png"), fixture("tall.png"), b"<html>".to_vec());
+    let rows = [
+        vec![cat.clone()],
+        vec![broken.clone()],
+        vec![cup.clone(), cat.clone()],
+        vec![cat.clone()],
+        vec![cup.clone(), broken],
+    ];
+    let table = images(&rows).then::<DecodeResize>(json!({ "alpha": "drop" }));
+    let items = table.batch.column(0).as_list::<i32>().values().as_binary_view().clone();
+    assert_eq!((items.len(), items.data_buffers().len()), (4, 2));
+    for (row, names) in [(0, vec!["rgb.png"]), (2, vec!["tall.png", "rgb.png"]), (3, vec!["rgb.png"])] {
+        assert_eq!(squares(&table, row), names.into_iter().map(ours).collect::<Vec<_>>());
+    }
+    assert_eq!([1, 4].map(|row| table.code(row)), [Some("decode-resize/undecodable"); 2]);
+    assert!(table.rejects[4].as_ref().unwrap().contains("image 2: no image: it is a web page"));
+}
+
+/// An image, its digest, and where it stands.
+type Shown<'a> = (&'a Vec<u8>, u8, Option<Origin>);
+
+#[test]
+fn what_stands_elsewhere_is_judged_but_not_kept_and_a_rejected_row_keeps_what_others_show() {
+    let (cat, cup, broken) = (fixture("rgb.png"), fixture("tall.png"), b"<html>".to_vec());
+    let at = |row, item| Some(Origin { partition: 0, row, item });
+    let rows: [Vec<Shown<'_>>; 6] = [
+        vec![(&cat, 1, None)],
+        vec![(&cat, 1, at(0, 0))],
+        vec![(&broken, 2, None), (&cup, 3, None)],
+        vec![(&cup, 3, at(2, 1)), (&cat, 1, at(0, 0))],
+        vec![(&broken, 2, at(2, 0))],
+        vec![],
+    ];
+    let mut origins = OriginLists::with_capacity(rows.len());
+    for row in &rows {
+        row.iter().for_each(|(_, digest, elsewhere)| origins.item([*digest; 16], *elsewhere));
+        origins.push();
+    }
+    let encoded = rows.each_ref().map(|row| row.iter().map(|(image, ..)| (*image).clone()).collect());
+    let encoded = images(&encoded).batch["images"].clone();
+    let columns = [("images", encoded, true), ("origins", origins.finish().unwrap(), true)];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let stage: DecodeResize = serde_json::from_value(json!({ "alpha": "drop" })).unwrap();
+    let prepare = stage.open(&common::NoEngine).unwrap();
+    // Of rows 3 and 4 alone nothing is known beforehand: what they show is decoded for the verdict.
+    for first in [0, 3] {
+        let batch = batch.slice(first, rows.len() - first);
+        let mut rejects = Rejects::none(batch.num_rows());
+        let found = prepare.apply(&batch, &mut rejects).unwrap();
+        let pixels = ImageLists::of(&found, "pixels").unwrap();
+        let kept = |row: usize| -> Vec<_> {
+            pixels.row(row - first).map(|image| image.map(<[u8]>::to_vec)).collect()
+        };
+        if first == 0 {
+            assert_eq!(kept(0), [Some(ours("rgb.png"))]);
+            assert_eq!([kept(1), kept(2)], [vec![None], vec![None, Some(ours("tall.png"))]]);
+        }
+        assert_eq!([kept(3), kept(4), kept(5)], [vec![None, None], vec![], vec![]]);
+        let rejected: Vec<usize> = rejects.new_rejects().map(|(row, _)| row + first).collect();
+        assert_eq!(rejected, if first == 0 { vec![2, 4] } else { vec![4] });
+        let none = |row: usize| found["origins"].is_null(row - first);
+        assert_eq!((3..6).map(none).collect::<Vec<_>>(), [false, true, false]);
+    }
+}
+
 fn squares(table: &Table, row: usize) -> Vec<Vec<u8>> {
-    let lists = table.batch.column(0).as_any().downcast_ref::<ListArray>().unwrap().value(row);
-    let squares = lists.as_any().downcast_ref::<FixedSizeBinaryArray>().unwrap();
-    (0..squares.len()).map(|n| squares.value(n).to_vec()).collect()
+    let items = table.batch.column(0).as_list::<i32>().value(row);
+    items.as_binary_view().iter().map(|item| item.unwrap().to_vec()).collect()
 }
 
 #[test]
@@ -152,14 +224,14 @@ fn the_extremest_shape_costs_no_more_than_its_middle() {
     let line = image::RgbImage::from_fn(20_000, 1, |x, _| image::Rgb([(x % 251) as u8; 3]));
     let mut encoded = std::io::Cursor::new(Vec::new());
     line.write_to(&mut encoded, image::ImageFormat::Png).unwrap();
-    let pixels = DecodeResize::default().pixels(encoded.get_ref()).unwrap();
+    let pixels = ImageProcessor::default().prepare(encoded.get_ref()).unwrap();
     assert_eq!(pixels.len(), 3 * 224 * 224);
 }
 
 #[test]
 fn other_sizes_and_crops_give_squares_of_that_size() {
     for params in [json!({ "size": 336 }), json!({ "size": 32, "crop": "none", "filter": "lanczos3" })] {
-        let stage: DecodeResize = serde_json::from_value(params).unwrap();
-        assert_eq!(stage.pixels(&fixture("tall.png")).unwrap().len(), stage.n_bytes());
+        let processor: ImageProcessor = serde_json::from_value(params).unwrap();
+        assert_eq!(processor.prepare(&fixture("tall.png")).unwrap().len(), processor.n_bytes());
     }
 }

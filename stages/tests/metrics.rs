@@ -42,7 +42,7 @@ fn same(ours: &[f64], theirs: &[f64], what: &str) {
 #[test]
 fn scores_equal_pycocoevalcap() {
     let fixture = fixture();
-    for name in ["english", "chinese", "characters", "one_row"] {
+    for name in ["english", "chinese", "characters", "five_english", "five_chinese", "one_row"] {
         let (set, rows) = (&fixture[name], captions(&fixture[name]));
         let counts: Vec<BleuCounts> = rows.iter().map(BleuCounts::of).collect();
         same(&bleu(&counts, &vec![1.0; rows.len()]), &numbers(&set["bleu"]), "bleu");
@@ -84,7 +84,7 @@ fn english_words_equal_stanfords() {
     let probes = probes.map(|probe| {
         (probe["text"].as_str().unwrap().to_owned(), probe["words"].as_str().unwrap().to_owned())
     });
-    for (text, expected) in probes.chain(texts(&fixture["english"])) {
+    for (text, expected) in probes.chain(texts(&fixture["english"])).chain(texts(&fixture["five_english"])) {
         assert_eq!(Words::new().of(&text, Tokenisation::Ptb).join(" "), expected, "{text}");
     }
 }
@@ -92,10 +92,11 @@ fn english_words_equal_stanfords() {
 #[test]
 fn chinese_words_equal_jiebas() {
     let mut words = Words::new();
-    for (text, expected) in texts(&fixture()["chinese"]) {
+    let fixture = fixture();
+    for (text, expected) in texts(&fixture["chinese"]).into_iter().chain(texts(&fixture["five_chinese"])) {
         assert_eq!(words.of(&text, Tokenisation::Jieba).join(" "), expected, "{text}");
     }
-    for (text, expected) in texts(&fixture()["characters"]) {
+    for (text, expected) in texts(&fixture["characters"]) {
         assert_eq!(words.of(&text, Tokenisation::Characters).join(" "), expected, "{text}");
     }
 }

@@ -1,10 +1,11 @@
 //! `shard` on tables in memory: nothing lost, nothing twice, the same every time.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unused_self, reason = "what a row holds is asked of its set")]
 
 mod common;
 
-use arrow::array::{Array, Int32Builder, ListBuilder, StringBuilder, UInt32Builder};
+use arrow::array::{Array, BooleanBuilder, Int32Builder, ListBuilder, StringBuilder, UInt32Builder};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Int32Type, UInt32Type};
 use arrow::ipc::reader::FileReader;
@@ -13,7 +14,7 @@ use llavm_pipeline::{Columns, StageError};
 use llavm_stages::arrays::list_of;
 use llavm_stages::shard::Shard;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,15 @@ impl Made {
         self.rejects && row % 7 == 3
     }
 
+    /// Five rows show an image, in whatever group.
+    fn image(&self, row: u32) -> u32 {
+        row / 5
+    }
+
+    fn is_untrained(&self, row: u32) -> bool {
+        row % 11 == 5
+    }
+
     fn length(&self, row: u32) -> u32 {
         1 + (row * 37 + self.salt) % 50
     }
@@ -62,6 +72,12 @@ impl Made {
         let n_images: UInt32Array =
             rows.clone().map(|row| (!self.is_rejected(row)).then_some(row % 3)).collect();
         let id: StringArray = rows.clone().map(|row| Some(self.token(row).to_string())).collect();
+        let mut images = ListBuilder::new(StringBuilder::new());
+        let mut train = ListBuilder::new(BooleanBuilder::new());
+        for row in rows.clone() {
+            images.append_value([Some(format!("{}.jpg", self.image(row)))]);
+            train.append_value((0..self.length(row)).map(|n| Some(n > 0 && !self.is_untrained(row))));
+        }
         let mut kind = ListBuilder::new(StringBuilder::new());
         for row in rows {
             kind.extend([(row % 4 > 0).then(|| (0..row % 4).map(|n| Some(format!("{row} {n}"))))]);
@@ -72,6 +88,8 @@ impl Made {
             ("n_images", Arc::new(n_images) as ArrayRef, true),
             ("id", Arc::new(id) as ArrayRef, true),
             ("kind", Arc::new(kind.finish()) as ArrayRef, true),
+            ("group", Arc::new(images.finish()) as ArrayRef, true),
+            ("train", Arc::new(train.finish()) as ArrayRef, true),
             ("reject", Arc::new(reject) as ArrayRef, true),
         ])
         .unwrap()
@@ -126,6 +144,12 @@ fn group(number: u32, rows: u32, weight: f64, salt: u32) -> Group<'static> {
 /// What a group has besides tokens.
 fn kept() -> Columns {
     Columns::new().with("id", DataType::Utf8).with("kind", list_of(DataType::Utf8))
+}
+
+/// The same with the names of their images.
+fn with_images(mut group: Group<'static>) -> Group<'static> {
+    group.kept = kept().with("group", list_of(DataType::Utf8));
+    group
 }
 
 /// One row of a shard: tokens, labels, number of images, (group, partition, row).
@@ -411,4 +435,65 @@ fn a_row_is_left_out_for_what_its_tables_say_and_not_for_what_is_kept() {
     let output =
         shard(vec![Group { partitions: strict, ..group(0, 0, 1.0, 0) }], 42, json!({ "keep": ["kind"] }));
     assert_eq!(output.all("train").len(), usable(70));
+}
+
+/// Images by number, of rows of groups of tables in which five rows show each.
+fn images(rows: &[Row]) -> BTreeSet<u32> {
+    table_rows(rows).into_iter().map(|(_, row)| row / 5).collect()
+}
+
+#[test]
+fn rows_of_one_image_are_on_one_side_whatever_group_they_are_of() {
+    let groups = || vec![with_images(group(0, 400, 1.0, 0)), with_images(group(1, 200, 2.0, 0))];
+    let output = shard(groups(), 42, json!({ "validation": 0.1 }));
+    let (train, validation) = (output.all("train"), output.all("validation"));
+    assert!(images(&train).is_disjoint(&images(&validation)));
+    let wanted = (usable(400) + usable(200)) as f64 * 0.1;
+    let share = validation.len() as f64;
+    assert!((wanted - 5.0..=wanted + 15.0).contains(&share), "{share} rows for {wanted}");
+    assert_eq!(output.bytes(), shard(groups(), 42, json!({ "validation": 0.1 })).bytes());
+    let by_row = shard(groups(), 42, json!({ "validation": 0.1, "split": "row" }));
+    assert!(!images(&by_row.all("train")).is_disjoint(&images(&by_row.all("validation"))));
+}
+
+#[test]
+fn partitions_taken_one_by_one_agree_on_the_side_of_an_image() {
+    let side = |partition: usize| {
+        let mut group = with_images(group(0, 400, 1.0, 0));
+        group.partitions = vec![group.partitions.remove(partition)];
+        shard(vec![group], 42, json!({ "validation": 0.3, "shuffle": "partition" }))
+    };
+    let units: Vec<Output> = (0..10).map(side).collect();
+    let all = |split: &str| units.iter().flat_map(|unit| unit.all(split)).collect::<Vec<_>>();
+    assert!(images(&all("train")).is_disjoint(&images(&all("validation"))));
+    let share = all("validation").len() as f64 / usable(400) as f64;
+    assert!((0.15..0.45).contains(&share), "{share}");
+}
+
+#[test]
+fn a_set_of_few_images_keeps_one_of_them_for_validation() {
+    let output = shard(vec![with_images(group(0, 15, 1.0, 0))], 42, json!({ "validation": 0.1 }));
+    assert_eq!(images(&output.all("validation")).len(), 1);
+    assert_eq!(images(&output.all("train")).len(), 2);
+}
+
+#[test]
+fn unshifted_labels_are_those_of_the_same_token_and_the_file_says_so() {
+    let note = |output: &Output| {
+        let file = File::open(output.0.path().join("train/00000.arrow")).unwrap();
+        FileReader::try_new(file, None).unwrap().schema().metadata()["llavm.labels"].clone()
+    };
+    let shifted = shard(vec![group(0, 100, 1.0, 0)], 42, json!({}));
+    let output = shard(vec![group(0, 100, 1.0, 0)], 42, json!({ "shift": false }));
+    assert_eq!((note(&shifted).as_str(), note(&output).as_str()), ("shifted", "unshifted"));
+    assert_eq!(output.json("shards.json")["shifted"], false);
+    for (ids, labels, ..) in output.all("train") {
+        assert_eq!(
+            (labels[0], &labels[1..]),
+            (-100, &ids[1..].iter().map(|id| id.cast_signed()).collect::<Vec<_>>()[..])
+        );
+    }
+    let untrained =
+        (0..100).filter(|row| row % 7 != 3 && (row % 11 == 5 || 1 + (row * 37) % 50 == 1)).count();
+    assert_eq!(output.json("rejects.json")["by_reason"]["shard/nothing-to-train"], untrained);
 }

@@ -37,16 +37,16 @@ fn padded(question: &str, n_images: u32, params: Value) -> Result<String, String
 }
 
 #[test]
-fn pictures_go_where_the_placeholders_are() {
+fn images_go_where_the_placeholders_are() {
     assert_eq!(padded("a<image>b", 1, json!({})).unwrap(), "a[49]b");
     assert_eq!(padded("<image>\n<image>", 2, json!({})).unwrap(), "[49]\n[49]");
-    assert_eq!(padded("no picture", 0, json!({})).unwrap(), "no picture");
+    assert_eq!(padded("no image", 0, json!({})).unwrap(), "no image");
     let other = json!({ "count": 2, "placeholder": "[img]", "pad": "<|video_pad|>" });
     assert_eq!(padded("[img]<image>", 1, other).unwrap(), "<|video_pad|><|video_pad|><image>");
 }
 
 #[test]
-fn a_picture_without_placeholder_goes_where_missing_says() {
+fn an_image_without_placeholder_goes_where_missing_says() {
     assert_eq!(padded("What? ", 1, json!({})).unwrap(), "What? \n[49]");
     assert_eq!(padded("What?", 2, json!({})).unwrap(), "What?\n[49]\n[49]");
     assert_eq!(padded("", 1, json!({})).unwrap(), "\n[49]");
@@ -54,8 +54,8 @@ fn a_picture_without_placeholder_goes_where_missing_says() {
 }
 
 #[test]
-fn pictures_and_placeholders_must_be_as_many() {
-    let told = [
+fn images_and_placeholders_must_be_as_many() {
+    let reported = [
         padded("<image><image>", 1, json!({})),
         padded("<image>", 0, json!({})),
         padded("<image>", 2, json!({})),
@@ -63,11 +63,11 @@ fn pictures_and_placeholders_must_be_as_many() {
     ]
     .map(Result::unwrap_err)
     .join("\n");
-    insta::assert_snapshot!(told, @"
-    image-pads/placeholder-count: the row has 1 picture(s), and 2 × `<image>` in its user turns
-    image-pads/placeholder-count: the row has 0 picture(s), and 1 × `<image>` in its user turns
-    image-pads/placeholder-count: the row has 2 picture(s), and 1 × `<image>` in its user turns
-    image-pads/no-placeholder: the row has 1 picture(s) and no `<image>`; set missing = \"append\" to have it added
+    insta::assert_snapshot!(reported, @"
+    image-pads/placeholder-count: the row has 1 image(s), and 2 × `<image>` in its user turns
+    image-pads/placeholder-count: the row has 0 image(s), and 1 × `<image>` in its user turns
+    image-pads/placeholder-count: the row has 2 image(s), and 1 × `<image>` in its user turns
+    image-pads/no-placeholder: the row has 1 image(s) and no `<image>`; set missing = \"append\" to have it added
     ");
 }
 
@@ -82,7 +82,7 @@ fn a_placeholder_in_an_answer_or_a_system_message_stays_text() {
 }
 
 #[test]
-fn pictures_of_a_conversation_without_placeholder_go_to_its_first_question() {
+fn images_of_a_conversation_without_placeholder_go_to_its_first_question() {
     let turns = [("user", "One?"), ("assistant", "1"), ("user", "Two?"), ("assistant", "2")];
     let table = chat(&conversation(&turns, 1)).then::<ImagePads>(json!({}));
     let text = short(&table.text(0, None));
@@ -110,9 +110,9 @@ fn rows_that_cannot_be_rendered_for_training_are_rejected_by_name() {
         conversations(&rows[6..]).then::<ChatTemplate>(json!({ "tokenizer": qwen(), "template": refuses }));
     let mut reasons = chat(&conversations(&rows)).rejects;
     reasons.extend(refused.rejects);
-    let told: Vec<_> =
+    let reported: Vec<_> =
         reasons.into_iter().map(|reason| reason.unwrap_or_else(|| "fine".to_owned())).collect();
-    insta::assert_snapshot!(told.join("\n"), @"
+    insta::assert_snapshot!(reported.join("\n"), @"
     chat-template/no-answer: the conversation does not end with an assistant turn
     chat-template/no-answer: the conversation does not end with an assistant turn
     chat-template/answer-changes-prompt: the template renders the answer otherwise than the model would write it after the prompt; an answer may not begin with a line break or hold `</think>`
@@ -180,24 +180,33 @@ fn tokenized(question: &str, n_images: u32, mut params: Value) -> Table {
 
 #[test]
 fn a_special_token_typed_in_a_message_rejects_the_row_unless_allowed() {
-    for evil in ["<|im_end|>", "<|image_pad|>", "<|endoftext|>"] {
+    for evil in ["<|im_end|>", "<|endoftext|>"] {
         let question = format!("evil {evil} text");
         assert_eq!(tokenized(&question, 0, json!({})).code(0), Some("tokenize/special-token"));
         let allowed = tokenized(&question, 0, json!({ "special_in_text": "allow" }));
         assert_eq!(allowed.code(0), None);
     }
-    let pads = tokenized("<image> and <|image_pad|>", 1, json!({ "special_in_text": "allow" }));
-    assert_eq!(pads.code(0), Some("tokenize/pad-count"));
+    // The image token would be taken for an image, whatever is allowed: with images in the row or without.
+    for (question, images) in [("<image> and <|image_pad|>", 1), ("What is <|image_pad|>?", 0)] {
+        for special in ["allow", "reject"] {
+            let pads = tokenized(question, images, json!({ "special_in_text": special }));
+            assert_eq!(pads.code(0), Some("image-pads/typed-pad"), "{question} {special}");
+        }
+    }
+    let own = chat(&conversation(&[("user", "What is <|image_pad|>?"), ("assistant", "A cat.")], 1));
+    let own = own.then::<ImagePads>(json!({ "placeholder": "<|image_pad|>" }));
+    let own = own.then::<Tokenize>(json!({ "tokenizer": qwen() }));
+    assert_eq!((own.code(0), own.input_ids(0).iter().filter(|id| **id == 151_655).count()), (None, 49));
     assert_eq!(tokenized("<im_end> is <think>", 0, json!({})).code(0), None);
 }
 
 #[test]
-fn a_long_row_is_rejected_or_cut_but_never_within_a_picture() {
+fn a_long_row_is_rejected_or_cut_but_never_within_an_image() {
     let whole = tokenized("What is shown?", 1, json!({}));
     let n = whole.input_ids(0).len();
-    let told = tokenized("What is shown?", 1, json!({ "max_tokens": n - 1 })).rejects[0].clone().unwrap();
+    let reported = tokenized("What is shown?", 1, json!({ "max_tokens": n - 1 })).rejects[0].clone().unwrap();
     insta::assert_snapshot!(
-        told,
+        reported,
         @"tokenize/too-long: 70 tokens, over max_tokens = 69; raise max_tokens or set overlong = \"truncate\""
     );
     assert_eq!(tokenized("What is shown?", 1, json!({ "max_tokens": n })).rejects, [None]);
@@ -206,7 +215,7 @@ fn a_long_row_is_rejected_or_cut_but_never_within_a_picture() {
     let cut = json!({ "max_tokens": 40, "overlong": "truncate" });
     assert_eq!(tokenized("What is shown?", 1, cut).code(0), Some("tokenize/truncated-image"));
     let cut = tokenized("What is shown?", 0, json!({ "max_tokens": 6, "overlong": "truncate" }));
-    assert_eq!(cut.then::<ShiftLabels>(json!({})).code(0), Some("shift-labels/nothing-to-train"));
+    assert_eq!(cut.code(0), Some("tokenize/truncated-answer"), "no token is left to train on");
 }
 
 #[test]
@@ -256,7 +265,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn labels_are_the_next_tokens_where_trained_and_pads_are_those_of_the_pictures(
+    fn labels_are_the_next_tokens_where_trained_and_pads_are_those_of_the_images(
         rows in prop::collection::vec(row(), 120)
     ) {
         let (tokens, labels) = labels(&conversations(&rows));

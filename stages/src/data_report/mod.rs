@@ -1,14 +1,14 @@
-//! What a data set is like, on one page: counts, lengths, picture sizes, languages, sources, repetitions, rejects with their
-//! pictures, and samples.
+//! What a data set is like, on one page: counts, lengths, image sizes, languages, sources, repetitions, rejects with their
+//! images, and samples.
 //!
 //! In: the tables of a stage, read once from beginning to end, whatever columns they have. Out: a [`Report`], which [`render`]
-//! draws as an HTML file that needs nothing else. Memory holds counts and a digest for each picture and answer, not rows.
+//! draws as an HTML file that needs nothing else. Memory holds counts and a digest for each image and answer, not rows.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`tally`] | counts rows as they come |
 //! | [`spread`] | how a number is spread over the rows: quantiles, and bars of a histogram |
-//! | [`shown`] | a row as the page shows it, with small pictures |
+//! | [`shown`] | a row as the page shows it, with small images |
 //! | [`page`] | the numbers as they are written, and the template |
 
 pub mod page;
@@ -34,7 +34,7 @@ pub struct Options {
     pub samples: usize,
 }
 
-/// Reads the rows that `stage` works on; `progress` is told how many were read so far.
+/// Reads the rows that `stage` works on; `progress` is called with how many were read so far.
 pub fn report(
     engine: &Engine,
     stage: &str,
@@ -72,5 +72,7 @@ pub fn report(
     }
     let graph = engine.graph();
     let kind = graph.find(stage).map_or("", |node| graph.nodes[node].stage.kind);
-    Ok(tally.report(&graph.name, stage, kind, options.rows))
+    let mut report = tally.report(&graph.name, stage, kind, options.rows);
+    report.notes = tables.iter().flat_map(|table| table.notes().to_vec()).collect();
+    Ok(report)
 }

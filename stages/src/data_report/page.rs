@@ -6,6 +6,7 @@ use super::shown::Shown;
 use super::spread::{Bar, Spread};
 use super::tally::{Reason, Repeated, Share, Tally};
 use llavm_pipeline::StageError;
+use llavm_pipeline::units::thousands;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
@@ -16,7 +17,7 @@ const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 /// Lines of a list of sources, languages or repetitions.
 const LINES: usize = 12;
-/// The short side of a picture that CLIP does not have to enlarge, in pixels.
+/// The short side of an image that CLIP does not have to enlarge, in pixels.
 const CLIP_SIDE: u64 = 224;
 
 /// Everything the page says.
@@ -34,6 +35,8 @@ pub struct Report {
     pub shares: Vec<Shares>,
     pub answers: Repetitions,
     pub images: Repetitions,
+    /// What the sources say of their rows, such as columns that nothing uses.
+    pub notes: Vec<String>,
     pub reasons: Vec<ReasonShown>,
     pub samples: Vec<Shown>,
 }
@@ -142,7 +145,8 @@ impl Tally {
                 .map(|(name, shares)| share_lines(name, shares, self.rows))
                 .into(),
             answers: self.repeated_answers(),
-            images: self.repeated_pictures(),
+            images: self.repeated_images(),
+            notes: Vec::new(),
             reasons: self
                 .reasons
                 .iter()
@@ -154,19 +158,23 @@ impl Tally {
 
     fn facts(&self) -> Vec<Fact> {
         let usable = self.rows - self.rejected;
-        let fact = |name, value: u128, remark: String| Fact { name, value: big(value), remark };
+        let fact = |name, value: u128, remark: String| Fact { name, value: thousands(value), remark };
         let mut facts = vec![
             fact("rows", self.rows.into(), String::new()),
             fact("usable rows", usable.into(), percent(usable, self.rows)),
             fact("rejected rows", self.rejected.into(), percent(self.rejected, self.rows)),
         ];
-        if self.pictures.rows() > 0 {
+        if self.images_per_row.rows() > 0 {
             facts.push(fact(
-                "pictures",
-                self.pictures.sum(),
+                "images",
+                self.images_per_row.sum(),
                 format!("{} different", thousands(self.images.len() as u64)),
             ));
             facts.push(fact("text-only rows", self.text_only.into(), percent(self.text_only, usable)));
+            if self.turned > 0 {
+                let remark = "their EXIF data says so: decode-resize turns them upright, unless orientation = \"stored\"";
+                facts.push(fact("turned images", self.turned.into(), remark.to_owned()));
+            }
         }
         if self.turns.rows() > 0 {
             facts.push(fact("questions", self.turns.sum(), format!("{:.2} a row", self.turns.mean())));
@@ -195,10 +203,10 @@ impl Tally {
             ("Question length", "characters a row", &self.prompt_chars, String::new()),
             ("Answer length", "characters a row", &self.answer_chars, String::new()),
             ("Turns", "questions a row", &self.turns, String::new()),
-            ("Pictures", "pictures a row", &self.pictures, String::new()),
-            ("Picture width", "pixels, first picture", &self.widths, String::new()),
-            ("Picture height", "pixels, first picture", &self.heights, String::new()),
-            ("Shorter side", "pixels, first picture", &self.short_sides, small),
+            ("Images", "images a row", &self.images_per_row, String::new()),
+            ("Image width", "pixels, first image", &self.widths, String::new()),
+            ("Image height", "pixels, first image", &self.heights, String::new()),
+            ("Shorter side", "pixels, first image", &self.short_sides, small),
             ("Aspect ratio", "% (longer side over shorter side)", &self.aspects, String::new()),
         ];
         let there = all.into_iter().filter(|(_, _, spread, _)| spread.rows() > 0);
@@ -220,7 +228,7 @@ impl Tally {
         }
     }
 
-    fn repeated_pictures(&self) -> Repetitions {
+    fn repeated_images(&self) -> Repetitions {
         let count = |key| self.images.get(key).copied().unwrap_or_default();
         let rows: u64 = self.images.values().filter(|count| **count > 1).sum();
         let mut shown: Vec<(u64, &Shown)> =
@@ -232,7 +240,11 @@ impl Tally {
             shown: Some((*shown).clone()),
         };
         Repetitions {
-            summary: of_all(rows, self.pictures.sum() as u64, "pictures occur more than once, byte for byte"),
+            summary: of_all(
+                rows,
+                self.images_per_row.sum() as u64,
+                "images occur more than once, byte for byte",
+            ),
             lines: shown.iter().take(LINES).map(line).collect(),
         }
     }
@@ -307,15 +319,4 @@ fn percent(part: u64, whole: u64) -> String {
         p if p > 99.95 && part < whole => "> 99.9%".to_owned(),
         p => format!("{p:.1}%"),
     }
-}
-
-fn thousands(count: u64) -> String {
-    big(count.into())
-}
-
-/// 595375 is "595,375".
-fn big(count: u128) -> String {
-    let digits = count.to_string();
-    let grouped = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
-    grouped.collect::<Vec<_>>().join(",")
 }

@@ -1,31 +1,26 @@
-//! A row as the page shows it: its pictures small, its texts shortened.
+//! A row as the page shows it: its images small, its texts shortened.
 
-use crate::decode_resize::decode::{Buffers, decode};
 use crate::filter::measure::Turn;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use image::codecs::jpeg::JpegEncoder;
-use image::imageops::thumbnail;
-use image::{ExtendedColorType, RgbImage};
+use llavm_model::processor::image::codecs::{fit_into, thumbnail, to_jpeg};
 use serde::Serialize;
 
-/// Longest side of a picture on the page, in pixels.
+/// Longest side of an image on the page, in pixels.
 const SIDE: u32 = 160;
-/// Pictures of a row that are shown.
-const PICTURES: usize = 4;
+/// Images of a row that are shown.
+const IMAGES: usize = 4;
 /// Characters of a text that are shown.
 const CHARS: usize = 600;
-/// Larger pictures are not decoded for the page.
-const MAX_PIXELS: u64 = 100_000_000;
 const QUALITY: u8 = 80;
 
 /// A row on the page.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Shown {
     pub id: String,
-    /// Pictures as `data:` addresses.
-    pub pictures: Vec<String>,
-    /// Pictures of the row that cannot be shown.
+    /// Images as `data:` addresses.
+    pub images: Vec<String>,
+    /// Images of the row that cannot be shown.
     pub unseen: usize,
     pub turns: Vec<ShownTurn>,
     /// Language, source, tokens and the like: name and value.
@@ -47,25 +42,18 @@ impl ShownTurn {
     }
 }
 
-/// The first pictures of a row, and how many of those cannot be decoded.
-pub fn pictures(encoded: &[&[u8]]) -> (Vec<String>, usize) {
-    let tried = encoded.iter().take(PICTURES);
-    let shown: Vec<String> = tried.clone().filter_map(|bytes| picture(bytes)).collect();
+/// The first images of a row, and how many of those cannot be decoded.
+pub fn images(encoded: &[&[u8]]) -> (Vec<String>, usize) {
+    let tried = encoded.iter().take(IMAGES);
+    let shown: Vec<String> = tried.clone().filter_map(|bytes| image(bytes)).collect();
     let unseen = tried.len() - shown.len();
     (shown, unseen)
 }
 
-/// A small JPEG of an encoded picture as a `data:` address.
-fn picture(encoded: &[u8]) -> Option<String> {
-    let mut buffers = Buffers::default();
-    let rgb = decode(encoded, MAX_PIXELS, &mut buffers).ok()?;
-    let whole = RgbImage::from_raw(rgb.width, rgb.height, rgb.pixels.to_vec())?;
-    let scale = (f64::from(SIDE) / f64::from(rgb.width.max(rgb.height))).min(1.0);
-    let side = |pixels: u32| ((f64::from(pixels) * scale).round() as u32).max(1);
-    let small = thumbnail(&whole, side(rgb.width), side(rgb.height));
-    let mut jpeg = Vec::new();
-    let mut encoder = JpegEncoder::new_with_quality(&mut jpeg, QUALITY);
-    encoder.encode(small.as_raw(), small.width(), small.height(), ExtendedColorType::Rgb8).ok()?;
+/// A small JPEG of an encoded image as a `data:` address.
+fn image(encoded: &[u8]) -> Option<String> {
+    let small = thumbnail(encoded, |width, height| fit_into(SIDE, width, height))?;
+    let jpeg = to_jpeg(&small.rgb, (small.width, small.height), QUALITY)?;
     Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
 }
 
@@ -84,15 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_is_made_small_and_keeps_its_shape() {
+    fn an_image_is_made_small_and_keeps_its_shape() {
         let photo = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../data/photos/rocket.jpg")).unwrap();
-        let (shown, unseen) = pictures(&[&photo, b"<html>"]);
+        let (shown, unseen) = images(&[&photo, b"<html>"]);
         assert_eq!((shown.len(), unseen), (1, 1));
         let jpeg = STANDARD.decode(shown[0].strip_prefix("data:image/jpeg;base64,").unwrap()).unwrap();
         let (small, large) =
             (image::load_from_memory(&jpeg).unwrap(), image::load_from_memory(&photo).unwrap());
         assert_eq!(small.width().max(small.height()), SIDE);
-        let shape = |picture: &image::DynamicImage| f64::from(picture.width()) / f64::from(picture.height());
+        let shape = |image: &image::DynamicImage| f64::from(image.width()) / f64::from(image.height());
         assert!((shape(&small) - shape(&large)).abs() < 0.02);
     }
 

@@ -2,19 +2,21 @@
 //!
 //! Lengths, sizes and repetitions are those of usable rows; sources, languages and samples are those of all.
 
-use super::shown::{Shown, ShownTurn, clean, pictures};
+use super::shown::{self, Shown, ShownTurn, clean};
 use super::spread::Spread;
 use crate::arrays::{item_range, items};
-use crate::filter::measure::{Turn, first_size};
+use crate::filter::measure::first_size;
 use crate::language::of_conversation;
-use arrow::array::{Array, BinaryArray, BooleanArray, ListArray, RecordBatch, StringArray, StructArray};
+use crate::messages::{MessageRows, Turn};
+use arrow::array::{Array, BinaryArray, BooleanArray, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, UInt32Type};
+use llavm_model::processor::image::codecs::orientation;
 use llavm_pipeline::StageError;
 use std::collections::BTreeMap;
 
 /// Rejected rows shown for each reason.
 const REJECTS: usize = 4;
-/// Repeated pictures that are kept to be shown.
+/// Repeated images that are kept to be shown.
 const REPEATED: usize = 64;
 
 /// Sixteen bytes of a content's blake3.
@@ -26,6 +28,8 @@ pub struct Tally {
     pub rows: u64,
     pub rejected: u64,
     pub text_only: u64,
+    /// Images whose EXIF data says that they are turned.
+    pub turned: u64,
     pub sources: BTreeMap<String, Share>,
     pub languages: BTreeMap<String, Share>,
     pub tokens: Spread,
@@ -33,16 +37,16 @@ pub struct Tally {
     pub prompt_chars: Spread,
     pub answer_chars: Spread,
     pub turns: Spread,
-    pub pictures: Spread,
+    pub images_per_row: Spread,
     pub widths: Spread,
     pub heights: Spread,
-    /// Shorter side of the first picture.
+    /// Shorter side of the first image.
     pub short_sides: Spread,
     /// A hundred times the longer side over the shorter one.
     pub aspects: Spread,
     pub answers: BTreeMap<Key, Repeated>,
     pub images: BTreeMap<Key, u64>,
-    /// Pictures that were seen twice, in the order in which that happened: key and how it looks.
+    /// Images that were seen twice, in the order in which that happened: key and how it looks.
     pub repeated_images: Vec<(Key, Shown)>,
     pub reasons: BTreeMap<String, Reason>,
     /// The rows with the smallest ranks: an even draw.
@@ -79,7 +83,7 @@ struct Columns<'a> {
     source: Option<&'a StringArray>,
     reject: Option<&'a StringArray>,
     images: Option<(&'a ListArray, &'a BinaryArray)>,
-    messages: Option<(&'a ListArray, &'a StringArray, &'a StringArray)>,
+    messages: Option<MessageRows<'a>>,
     input_ids: Option<&'a ListArray>,
     labels: Option<&'a ListArray>,
     train: Option<&'a ListArray>,
@@ -116,7 +120,7 @@ impl Tally {
         self.rows += 1;
         let language = row.language();
         for (shares, name) in [
-            (&mut self.sources, row.source.unwrap_or("not told").to_owned()),
+            (&mut self.sources, row.source.unwrap_or("unknown").to_owned()),
             (&mut self.languages, language.clone()),
         ] {
             let share = shares.entry(clean(&name)).or_default();
@@ -145,7 +149,7 @@ impl Tally {
             self.conversation(turns);
         }
         if let Some(images) = &row.images {
-            self.pictures(images, row);
+            self.images(images, row);
         }
         row.tokens.into_iter().for_each(|tokens| self.tokens.add(tokens));
         row.trained.into_iter().for_each(|trained| self.trained.add(trained));
@@ -167,8 +171,8 @@ impl Tally {
         }
     }
 
-    fn pictures(&mut self, images: &[&[u8]], row: &Row<'_>) {
-        self.pictures.add(images.len() as u64);
+    fn images(&mut self, images: &[&[u8]], row: &Row<'_>) {
+        self.images_per_row.add(images.len() as u64);
         self.text_only += u64::from(images.is_empty());
         if let Some((width, height)) = first_size(images) {
             let (width, height) = (width as u64, height as u64);
@@ -178,12 +182,13 @@ impl Tally {
             self.aspects.add(width.max(height) * 100 / width.min(height).max(1));
         }
         for image in images {
+            self.turned += u64::from(orientation(image) != 1);
             let key = key(image);
             let seen = self.images.entry(key).or_default();
             *seen += 1;
             if *seen == 2 && self.repeated_images.len() < REPEATED {
-                let (pictures, unseen) = pictures(&[*image]);
-                let shown = Shown { id: clean(row.id), pictures, unseen, ..Shown::default() };
+                let (images, unseen) = shown::images(&[*image]);
+                let shown = Shown { id: clean(row.id), images, unseen, ..Shown::default() };
                 self.repeated_images.push((key, shown));
             }
         }
@@ -216,18 +221,13 @@ impl<'a> Columns<'a> {
         }
         let images = cast::<ListArray>(batch, "images");
         let messages = cast::<ListArray>(batch, "messages");
-        let parts = |lists: &'a ListArray| {
-            let turns: &StructArray = lists.values().as_any().downcast_ref()?;
-            let text = |name| turns.column_by_name(name)?.as_any().downcast_ref::<StringArray>();
-            Some((lists, text("role")?, text("content")?))
-        };
         Self {
             id: cast(batch, "id"),
             language: cast(batch, "language"),
             source: cast(batch, "source"),
             reject: cast(batch, "reject"),
             images: images.and_then(|lists| Some((lists, lists.values().as_any().downcast_ref()?))),
-            messages: messages.and_then(parts),
+            messages: messages.and_then(MessageRows::of_lists),
             input_ids: cast(batch, "input_ids"),
             labels: cast(batch, "labels"),
             train: cast(batch, "train"),
@@ -240,14 +240,9 @@ impl<'a> Columns<'a> {
         };
         let list = |column: Option<&'a ListArray>| column.filter(|lists| lists.is_valid(row));
         let images = self.images.filter(|(lists, _)| lists.is_valid(row));
-        let messages = self.messages.filter(|(lists, ..)| lists.is_valid(row));
         let tokens = list(self.input_ids).map(|lists| items::<UInt32Type>(lists, row)).transpose()?;
         let labels = list(self.labels).map(|lists| items::<Int32Type>(lists, row)).transpose()?;
         let trained = labels.map(|labels| labels.iter().filter(|label| **label >= 0).count() as u64);
-        let turn = |roles: &'a StringArray, contents: &'a StringArray, item: usize| Turn {
-            role: roles.value(item),
-            content: contents.value(item),
-        };
         Ok(Row {
             id: text(self.id).unwrap_or_default(),
             language: text(self.language),
@@ -255,9 +250,7 @@ impl<'a> Columns<'a> {
             reject: text(self.reject),
             images: images
                 .map(|(lists, bytes)| item_range(lists, row).map(|item| bytes.value(item)).collect()),
-            turns: messages.map(|(lists, roles, contents)| {
-                item_range(lists, row).map(|item| turn(roles, contents, item)).collect()
-            }),
+            turns: self.messages.as_ref().and_then(|messages| Some(messages.row(row)?.collect())),
             tokens: tokens.map(|ids| ids.len() as u64),
             trained: trained.or_else(|| list(self.train).and_then(|lists| flags(lists, row))),
         })
@@ -271,28 +264,28 @@ fn flags(lists: &ListArray, row: usize) -> Option<u64> {
 }
 
 impl Row<'_> {
-    /// The language that the data tells; else the one that `read` would detect.
+    /// The language that the data names; else the one that `read` would detect.
     fn language(&self) -> String {
         if let Some(language) = self.language {
             return language.to_owned();
         }
-        let Some(turns) = &self.turns else { return "not told".to_owned() };
+        let Some(turns) = &self.turns else { return "unknown".to_owned() };
         let turns: Vec<_> = turns.iter().map(|turn| (turn.role, turn.content)).collect();
         match of_conversation(&turns) {
             Some(code) => format!("{code}, detected"),
-            None => "not told, without letters".to_owned(),
+            None => "unknown, without letters".to_owned(),
         }
     }
 
     fn shown(&self, language: &str) -> Shown {
-        let (pictures, unseen) = pictures(self.images.as_deref().unwrap_or_default());
+        let (images, unseen) = shown::images(self.images.as_deref().unwrap_or_default());
         let mut facts = vec![("language", clean(language))];
         facts.extend(self.source.map(|source| ("source", clean(source))));
         facts.extend(self.tokens.map(|tokens| ("tokens", tokens.to_string())));
         facts.extend(self.trained.map(|trained| ("trained", trained.to_string())));
         Shown {
             id: clean(self.id),
-            pictures,
+            images,
             unseen,
             turns: self.turns.iter().flatten().map(ShownTurn::of).collect(),
             facts,

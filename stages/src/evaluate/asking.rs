@@ -1,16 +1,16 @@
-//! What is asked of the model: the questions of the rows, then the same with pictures and with questions swapped.
+//! What is asked of the model: the questions of the rows, then the same with images and with questions swapped.
 
-use super::Turns;
-use super::engine::{Engine, Outcome, Task};
+use super::engine::{self, Outcome, Task};
 use super::prediction::{ImageSwap, Prediction, QuestionSwap};
 use super::questions::{self, Ask, Question, Tokens};
-use super::replay;
 use super::scores::Scores;
-use super::session::{Found, SHARDS, Session, code};
+use super::session::{Found, Session, code};
 use super::swaps::{self, Candidate, Instead};
-use arrow::array::RecordBatch;
+use super::{References, Turns};
+use crate::asking::asker::Asker;
+use llavm_model::chat_template::Message;
+use llavm_model::processor::{PromptError, TokenRow};
 use llavm_pipeline::StageError;
-use std::collections::BTreeMap;
 
 /// A question that nobody has asked yet.
 struct Open {
@@ -23,6 +23,7 @@ struct Open {
 
 impl Session<'_> {
     /// Asks everything.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub fn predict(&mut self) -> Result<Found, StageError> {
         let questions = self.questions()?;
         if questions.is_empty() {
@@ -32,42 +33,51 @@ impl Session<'_> {
             )));
         }
         self.work.set(self.done.get() + 4 * questions.len());
-        let tasks = questions.iter().map(|asked| Task { tokens: &asked.tokens, shown: asked.row });
-        let outcomes = self.engine().examine(&tasks.collect::<Vec<_>>())?;
+        let tasks = questions.iter().map(|asked| self.task(&asked.tokens, asked.row));
+        let outcomes = engine::examine(&self.asker(), &tasks.collect::<Vec<_>>())?;
         let pairs = questions.iter().zip(&outcomes);
         let mut predictions: Vec<Prediction> =
             pairs.map(|(question, outcome)| self.prediction(question, outcome)).collect();
-        self.swap_pictures(&questions, &mut predictions)?;
+        self.swap_images(&questions, &mut predictions)?;
         self.swap_questions(&questions, &mut predictions)?;
         Ok(Found {
             scores: Scores::of(&predictions),
-            units: self.units(&questions),
             rows: questions.iter().map(|question| question.row).collect(),
             predictions,
         })
     }
 
-    fn engine(&self) -> Engine<'_> {
-        Engine {
+    fn asker(&self) -> Asker<'_> {
+        Asker {
             assistant: &self.assistant,
-            features: &self.pictures.features,
+            seen: &self.images.seen,
             max_new_tokens: self.params.generate.max_new_tokens,
             batch_size: self.params.generate.batch_size,
+            kept: self.kept.as_ref(),
             done: Box::new(|pieces| self.progress(pieces)),
         }
     }
 
+    /// A question about the images of `row`.
+    fn task<'a>(&self, tokens: &'a Tokens, row: usize) -> Task<'a> {
+        Task { tokens, shown: self.images.shown[row] }
+    }
+
     /// What is asked, in the order of the rows.
     fn questions(&mut self) -> Result<Vec<Question>, StageError> {
-        match self.params.turns {
-            Turns::Last => Ok(self.final_questions()),
-            Turns::Each => self.single_questions(),
+        let questions = match self.params.turns {
+            Turns::Last => self.final_questions(),
+            Turns::Each => self.single_questions()?,
+        };
+        match self.params.references {
+            References::Image => Ok(questions::grouped(questions, &self.images.shown)),
+            References::Row | References::Column(_) => Ok(questions),
         }
     }
 
     fn final_questions(&mut self) -> Vec<Question> {
         let decode = |ids: &[u32]| self.assistant.text(ids).unwrap_or_default().trim().to_owned();
-        let usable = self.rows.iter().enumerate().filter(|(at, _)| self.pictures.rejects[*at].is_none());
+        let usable = self.rows.iter().enumerate().filter(|(at, _)| self.images.rejects[*at].is_none());
         let found: Vec<Option<Question>> = usable.map(|(at, row)| questions::last(at, row, decode)).collect();
         for _ in found.iter().filter(|question| question.is_none()) {
             self.reject(questions::NO_ANSWER);
@@ -76,20 +86,21 @@ impl Session<'_> {
     }
 
     fn single_questions(&mut self) -> Result<Vec<Question>, StageError> {
-        let usable = self.rows.iter().enumerate().filter(|(at, _)| self.pictures.rejects[*at].is_none());
+        let usable = self.rows.iter().enumerate().filter(|(at, _)| self.images.rejects[*at].is_none());
         let asks: Vec<Ask> = usable.flat_map(|(at, row)| questions::asks(at, &row.turns)).collect();
         if asks.is_empty() {
             return Err(StageError::new("turns = \"each\" needs the conversations of the rows")
                 .help("Let `keep` of the shard stage name `messages`."));
         }
         let mut questions = Vec::new();
-        for (ask, tokens) in asks.iter().zip(self.tokens(&asks)?) {
+        for (ask, tokens) in asks.iter().zip(self.tokens(&asks)) {
             match tokens {
                 Ok(tokens) => questions.push(Question {
                     row: ask.row,
                     turn: ask.turn,
                     text: questions::shown(&ask.user),
                     reference: ask.assistant.clone(),
+                    references: Vec::new(),
                     slices: questions::slices(&self.rows[ask.row], ask.turn),
                     tokens,
                 }),
@@ -103,20 +114,35 @@ impl Session<'_> {
         *self.rejected.entry(code(reason)).or_default() += 1;
     }
 
-    fn tokens(&self, asks: &[Ask]) -> Result<Vec<Result<Tokens, String>>, StageError> {
-        let replay = |group: usize, batch: &RecordBatch| {
-            let table = self.tables.text(group)?;
-            self.context.replay(SHARDS, group, table, batch)
-        };
-        replay::tokens(asks, &self.rows, &replay)
+    /// The tokens of each question, or why it cannot be asked.
+    fn tokens(&self, asks: &[Ask]) -> Vec<Result<Tokens, String>> {
+        asks.iter().map(|ask| self.tokens_of(ask)).collect()
+    }
+
+    /// A question by itself, as the model's own processor asks it: the row's system turns, the question, the answer.
+    fn tokens_of(&self, ask: &Ask) -> Result<Tokens, String> {
+        let row = &self.rows[ask.row];
+        let message = |role, content| Message::new(role, content);
+        let system = row.turns.iter().take_while(|turn| turn.role == "system");
+        let mut messages: Vec<Message<'_>> =
+            system.map(|turn| message("system", turn.content.as_str())).collect();
+        messages.push(message("user", &ask.user));
+        let (processor, images) = (&self.assistant.processor, row.n_images as usize);
+        let no_prompt = |error: PromptError| format!("evaluate/{}: {error}", error.code());
+        let prompt = processor.prompt(&messages, processor.system(), images).map_err(no_prompt)?;
+        messages.push(message("assistant", &ask.assistant));
+        let TokenRow { ids, train } = processor.row(&messages, images).map_err(no_prompt)?;
+        Tokens::asked(&ids, &train, &prompt).ok_or_else(|| questions::NO_ANSWER.to_owned())
     }
 
     fn prediction(&self, question: &Question, outcome: &Outcome) -> Prediction {
         Prediction {
             id: self.rows[question.row].id.clone(),
             turn: question.turn,
+            image: self.images.digest(question.row),
             question: question.text.clone(),
             reference: question.reference.clone(),
+            references: question.references.clone(),
             answer: outcome.answer.clone(),
             loss: outcome.loss,
             answer_tokens: outcome.correct.len() as u32,
@@ -132,20 +158,16 @@ impl Session<'_> {
     }
 
     fn candidate(&self, row: usize, question: &str, reference: &str) -> Candidate {
-        Candidate::new(row, self.pictures.shown[row], self.rows[row].n_images, question, reference)
+        Candidate::new(row, self.images.shown[row], self.rows[row].n_images, question, reference)
     }
 
-    /// Asks every question about a picture again about another one.
-    fn swap_pictures(
-        &self,
-        questions: &[Question],
-        predictions: &mut [Prediction],
-    ) -> Result<(), StageError> {
-        let partners = swaps::pictures(&self.candidates(questions), self.context.seed());
+    /// Asks every question about an image again about another one.
+    fn swap_images(&self, questions: &[Question], predictions: &mut [Prediction]) -> Result<(), StageError> {
+        let partners = swaps::images(&self.candidates(questions), self.context.seed());
         let swapped = partners.iter().enumerate().filter_map(|(at, partner)| Some((at, (*partner)?)));
         let swapped: Vec<(usize, usize)> = swapped.collect();
-        let task = |(at, shown): &(usize, usize)| Task { tokens: &questions[*at].tokens, shown: *shown };
-        let outcomes = self.engine().examine(&swapped.iter().map(task).collect::<Vec<_>>())?;
+        let task = |(at, shown): &(usize, usize)| self.task(&questions[*at].tokens, *shown);
+        let outcomes = engine::examine(&self.asker(), &swapped.iter().map(task).collect::<Vec<_>>())?;
         for ((at, shown), outcome) in swapped.into_iter().zip(outcomes) {
             let id = self.rows[shown].id.clone();
             predictions[at].image_swap = Some(ImageSwap { id, answer: outcome.answer, loss: outcome.loss });
@@ -153,7 +175,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Asks something else about every picture. With `turns = "each"`, a row's own questions are answered already.
+    /// Asks something else about every image. With `turns = "each"`, a row's own questions are answered already.
     fn swap_questions(
         &self,
         questions: &[Question],
@@ -200,7 +222,7 @@ impl Session<'_> {
         asks.collect()
     }
 
-    /// A question of another row about the pictures of `row`, with the picture where `row` has it.
+    /// A question of another row about the images of `row`, with the image where `row` has it.
     fn borrowed(&self, row: usize, question: &str, answer: &str) -> Ask {
         let pairs = questions::pairs(&self.rows[row].turns);
         let first = pairs.first().map_or("", |(question, _)| *question);
@@ -210,12 +232,12 @@ impl Session<'_> {
 
     fn ask_instead(&self, open: &[Open], predictions: &mut [Prediction]) -> Result<(), StageError> {
         let asks: Vec<Ask> = open.iter().map(|open| open.ask.clone()).collect();
-        let tokens = self.tokens(&asks)?;
+        let tokens = self.tokens(&asks);
         let usable =
             open.iter().zip(&tokens).filter_map(|(open, tokens)| Some((open, tokens.as_ref().ok()?)));
         let usable: Vec<(&Open, &Tokens)> = usable.collect();
-        let tasks = usable.iter().map(|(open, tokens)| Task { tokens, shown: open.ask.row });
-        let answers = self.engine().answer(&tasks.collect::<Vec<_>>())?;
+        let tasks = usable.iter().map(|(open, tokens)| self.task(tokens, open.ask.row));
+        let answers = engine::answer(&self.asker(), &tasks.collect::<Vec<_>>())?;
         for ((open, _), answer) in usable.into_iter().zip(answers) {
             predictions[open.at].question_swap = Some(QuestionSwap {
                 question: questions::shown(&open.ask.user),
@@ -224,17 +246,5 @@ impl Session<'_> {
             });
         }
         Ok(())
-    }
-
-    /// Numbers what the questions are about: equal numbers are equal pictures; a row without one is on its own.
-    fn units(&self, questions: &[Question]) -> Vec<usize> {
-        let mut numbers = BTreeMap::new();
-        let unit = |question: &Question| {
-            let next = numbers.len();
-            let shown = self.pictures.shown[question.row];
-            let row = if shown.is_none() { question.row } else { 0 };
-            *numbers.entry((shown, row)).or_insert(next)
-        };
-        questions.iter().map(unit).collect()
     }
 }

@@ -1,43 +1,30 @@
 //! The model at work: the loss of right answers, and what it answers by itself.
 //!
 //! Loss and answers share work. A right answer that the model finds the likeliest token after token is what it would
-//! write by itself, so only the other questions are answered one token at a time. Questions of like length go through
-//! together; the pictures' features are computed beforehand, once per row.
+//! write by itself, so only the other questions are answered one token at a time. Both are kept (`asking/kept.rs`).
 
 use super::questions::Tokens;
+use crate::asking::asker::{Asker, Question, unanswered};
 use burn::tensor::Tensor;
 use llavm_model::attention::TokenMask;
-use llavm_model::generate::assistant::Assistant;
-use llavm_model::generate::{Options, Prompt, generate};
-use llavm_model::sampler::Sampling;
 use llavm_model::vlm::Batch;
 use llavm_pipeline::StageError;
-use std::ops::ControlFlow;
+use serde_json::json;
+use std::collections::BTreeMap;
 
 /// A label that carries no loss.
 const IGNORED: i32 = -100;
-
-/// The model with what it needs to know of the rows.
-pub struct Engine<'a> {
-    /// Loaded, and its tokenizer.
-    pub assistant: &'a Assistant,
-    /// Patch states of each row's pictures.
-    pub features: &'a [Option<Tensor<3>>],
-    /// Most tokens of an answer.
-    pub max_new_tokens: usize,
-    /// Questions at once.
-    pub batch_size: usize,
-    /// Told how many questions are done; an error ends the work.
-    pub done: Box<dyn Fn(usize) -> Result<(), StageError> + 'a>,
-}
+/// Rows are padded to a multiple of this, and only with rows of that length: what a row is padded to follows from the row, so
+/// that its loss does not depend on which others are asked.
+const STEP: usize = 16;
 
 /// A question to the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// Prompt and right answer.
     pub tokens: &'a Tokens,
-    /// The row whose pictures are shown.
-    pub shown: usize,
+    /// The number of the images that are shown.
+    pub shown: Option<usize>,
 }
 
 /// What became of a question.
@@ -51,110 +38,117 @@ pub struct Outcome {
     pub answer: String,
 }
 
-impl Engine<'_> {
-    /// Loss and answer of each task, in order.
-    pub fn examine(&self, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, StageError> {
-        let mut outcomes = vec![Outcome::default(); tasks.len()];
-        for batch in self.batches(tasks, |task| task.tokens.input_ids.len()) {
-            let tasks: Vec<Task<'_>> = batch.iter().map(|at| tasks[*at]).collect();
-            for (at, outcome) in batch.iter().zip(self.losses(&tasks)?) {
-                outcomes[*at] = outcome;
-            }
-            (self.done)(tasks.len())?;
-        }
-        let mut open = Vec::new();
-        for (at, task) in tasks.iter().enumerate() {
-            match self.known_answer(task.tokens, &outcomes[at].correct) {
-                Some(ids) => outcomes[at].answer = self.text(&ids)?,
-                None => open.push(at),
-            }
-        }
-        (self.done)(tasks.len() - open.len())?;
-        let asked: Vec<Task<'_>> = open.iter().map(|at| tasks[*at]).collect();
-        for (at, answer) in open.into_iter().zip(self.answer(&asked)?) {
-            outcomes[at].answer = answer;
-        }
-        Ok(outcomes)
-    }
-
-    /// What the model answers to each task, in order.
-    pub fn answer(&self, tasks: &[Task<'_>]) -> Result<Vec<String>, StageError> {
-        let mut answers = vec![String::new(); tasks.len()];
-        for batch in self.batches(tasks, |task| task.tokens.prompt().len()) {
-            let prompt = |at: &usize| Prompt {
-                ids: tasks[*at].tokens.prompt().to_vec(),
-                features: self.features[tasks[*at].shown].clone(),
-            };
-            let prompts: Vec<Prompt> = batch.iter().map(prompt).collect();
-            let found = generate(&self.assistant.model, &prompts, 0, &self.options(), &mut |_, _| {
-                ControlFlow::Continue(())
-            });
-            let found = found.map_err(|error| StageError::new(error.to_string()).because(error))?;
-            for (at, ids) in batch.iter().zip(found) {
-                answers[*at] = self.text(&ids)?;
-            }
-            (self.done)(batch.len())?;
-        }
-        Ok(answers)
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            max_new_tokens: self.max_new_tokens,
-            sampling: Sampling::default(),
-            eos: self.assistant.eos.clone(),
+/// Loss and answer of each task, in order.
+pub fn examine(asker: &Asker<'_>, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, StageError> {
+    let mut outcomes = losses(asker, tasks)?;
+    let mut open = Vec::new();
+    for (at, task) in tasks.iter().enumerate() {
+        match known_answer(asker, task.tokens, &outcomes[at].correct) {
+            Some(ids) => outcomes[at].answer = asker.text(&ids)?,
+            None => open.push(at),
         }
     }
-
-    /// Indices of tasks that go through together, the longest first.
-    fn batches(&self, tasks: &[Task<'_>], length: impl Fn(&Task<'_>) -> usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..tasks.len()).collect();
-        order.sort_by_key(|at| (std::cmp::Reverse(length(&tasks[*at])), *at));
-        order.chunks(self.batch_size.max(1)).map(<[usize]>::to_vec).collect()
+    (asker.done)(tasks.len() - open.len())?;
+    let asked: Vec<Task<'_>> = open.iter().map(|at| tasks[*at]).collect();
+    for (at, answer) in open.into_iter().zip(answer(asker, &asked)?) {
+        outcomes[at].answer = answer;
     }
+    Ok(outcomes)
+}
 
-    /// One forward pass with the right answers in place.
-    fn losses(&self, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, StageError> {
-        let lengths: Vec<usize> = tasks.iter().map(|task| task.tokens.input_ids.len()).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let pad = u32::from(self.assistant.model.image_pad_id == 0);
-        let (mut ids, mut labels) = (Vec::new(), Vec::new());
-        for (n, task) in tasks.iter().enumerate() {
-            ids.extend(&task.tokens.input_ids);
-            ids.resize((n + 1) * longest, pad);
-            labels.extend(&task.tokens.labels);
-            labels.resize((n + 1) * longest, IGNORED);
+/// What the model answers to each task, in order.
+pub fn answer(asker: &Asker<'_>, tasks: &[Task<'_>]) -> Result<Vec<String>, StageError> {
+    let question =
+        |task: &Task<'_>| -> (Vec<u32>, Option<usize>) { (task.tokens.prompt().to_vec(), task.shown) };
+    let asked: Vec<(Vec<u32>, Option<usize>)> = tasks.iter().map(question).collect();
+    let questions = asked.iter().map(|(ids, shown)| Question { ids, shown: *shown });
+    asker.answers(&questions.collect::<Vec<_>>())
+}
+
+/// The losses of all tasks: those that are kept, and those of one forward pass with the right answers in place.
+fn losses(asker: &Asker<'_>, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, StageError> {
+    let key = |task: &Task<'_>| {
+        let image = task.shown.map_or("", |number| asker.seen.digest(number));
+        asker.kept.map(|kept| kept.key(&task.tokens.input_ids, image, &json!(["loss", task.tokens.labels])))
+    };
+    let keys: Vec<Option<String>> = tasks.iter().map(key).collect();
+    let mut outcomes: Vec<Option<Outcome>> =
+        keys.iter().map(|key| unwritten(&asker.kept?.get(key.as_ref()?)?)).collect();
+    let known = outcomes.iter().flatten().count();
+    (asker.done)(known)?;
+    if let Some(kept) = asker.kept {
+        kept.count(tasks.len() - known, known);
+    }
+    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, task) in tasks.iter().enumerate() {
+        by_length.entry(padded(task)).or_default().push(at);
+    }
+    let batches = by_length.values().rev().flat_map(|rows| rows.chunks(asker.batch_size.max(1)));
+    let batches: Vec<Vec<usize>> = batches.map(<[usize]>::to_vec).collect();
+    let lengths = |batch: &Vec<usize>| batch.iter().map(|at| padded(&tasks[*at])).collect::<Vec<usize>>();
+    let open = unanswered(batches, asker.batch_size, |at| outcomes[at].is_some());
+    // What is left of several batches may be of several lengths.
+    let open = open.iter().flat_map(|batch| {
+        let lengths = lengths(batch);
+        let mut same: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        batch.iter().zip(lengths).for_each(|(at, length)| same.entry(length).or_default().push(*at));
+        same.into_values()
+    });
+    for batch in open.collect::<Vec<_>>() {
+        let found = forward(asker, &batch.iter().map(|at| tasks[*at]).collect::<Vec<_>>())?;
+        let pairs = batch.iter().zip(&found);
+        let pairs = pairs.filter_map(|(at, outcome)| Some((keys[*at].clone()?, written(outcome))));
+        if let Some(kept) = asker.kept {
+            kept.add(&pairs.collect::<Vec<_>>())?;
         }
-        let features: Vec<Tensor<3>> =
-            tasks.iter().filter_map(|task| self.features[task.shown].clone()).collect();
-        let batch = Batch {
-            input_ids: &ids,
-            mask: &TokenMask::right_padded(&lengths, longest),
-            features: (!features.is_empty()).then(|| Tensor::cat(features, 0)),
-        };
-        let loss = self.assistant.model.loss(&batch, &labels);
-        let loss = loss.map_err(|error| StageError::new(error.to_string()).because(error))?;
-        let losses = read(loss.per_token.try_into_vec_as::<f32>())?;
-        let correct = read(loss.correct.try_into_vec_as::<i32>())?;
-        let mut tokens = losses.into_iter().zip(correct);
-        Ok(tasks.iter().map(|task| outcome(tokens.by_ref().take(task.tokens.answer.len()))).collect())
+        for (at, outcome) in batch.iter().zip(found) {
+            outcomes[*at] = Some(outcome);
+        }
+        (asker.done)(batch.len())?;
     }
+    Ok(outcomes.into_iter().map(Option::unwrap_or_default).collect())
+}
 
-    /// The right answer, cut as generation would cut it, when the model's own is the same.
-    fn known_answer(&self, tokens: &Tokens, correct: &[bool]) -> Option<Vec<u32>> {
-        let ids: Vec<u32> = tokens.answer().collect();
-        let end = ids.iter().position(|id| self.assistant.eos.contains(id)).map(|at| at + 1);
-        let enough = end.unwrap_or(usize::MAX).min(self.max_new_tokens);
-        (enough <= ids.len() && correct[..enough].iter().all(|correct| *correct))
-            .then(|| ids[..enough].to_vec())
-    }
+/// The tokens that a task is padded to.
+fn padded(task: &Task<'_>) -> usize {
+    task.tokens.input_ids.len().next_multiple_of(STEP)
+}
 
-    /// An answer as people read it: without control tokens and without what the model thought.
-    fn text(&self, ids: &[u32]) -> Result<String, StageError> {
-        let text =
-            self.assistant.text(ids).map_err(|error| StageError::new(error.to_string()).because(error))?;
-        Ok(without_thoughts(&text).trim().to_owned())
+/// One forward pass of tasks of one padded length.
+fn forward(asker: &Asker<'_>, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, StageError> {
+    let lengths: Vec<usize> = tasks.iter().map(|task| task.tokens.input_ids.len()).collect();
+    let limit = asker.assistant.model.qwen.config().max_position_embeddings;
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let longest = tasks.iter().map(padded).max().unwrap_or(0).min(limit.max(longest));
+    let pad = u32::from(asker.assistant.model.image_pad_id == 0);
+    let (mut ids, mut labels) = (Vec::new(), Vec::new());
+    for (n, task) in tasks.iter().enumerate() {
+        ids.extend(&task.tokens.input_ids);
+        ids.resize((n + 1) * longest, pad);
+        labels.extend(&task.tokens.labels);
+        labels.resize((n + 1) * longest, IGNORED);
     }
+    let numbers: Vec<usize> = tasks.iter().filter_map(|task| task.shown).collect();
+    let features: Vec<Tensor<3>> = asker.seen.features(asker.assistant, &numbers)?;
+    let batch = Batch {
+        input_ids: &ids,
+        mask: &TokenMask::right_padded(&lengths, longest),
+        features: (!features.is_empty()).then(|| Tensor::cat(features, 0)),
+    };
+    let loss = asker.assistant.model.loss(&batch, &labels);
+    let loss = loss.map_err(|error| StageError::new(error.to_string()).because(error))?;
+    let losses = read(loss.per_token.try_into_vec_as::<f32>())?;
+    let correct = read(loss.correct.try_into_vec_as::<i32>())?;
+    let mut tokens = losses.into_iter().zip(correct);
+    Ok(tasks.iter().map(|task| outcome(tokens.by_ref().take(task.tokens.answer.len()))).collect())
+}
+
+/// The right answer, cut as generation would cut it, when the model's own is the same.
+fn known_answer(asker: &Asker<'_>, tokens: &Tokens, correct: &[bool]) -> Option<Vec<u32>> {
+    let ids: Vec<u32> = tokens.answer().collect();
+    let end = ids.iter().position(|id| asker.assistant.eos().contains(id)).map(|at| at + 1);
+    let enough = end.unwrap_or(usize::MAX).min(asker.max_new_tokens);
+    (enough <= ids.len() && correct[..enough].iter().all(|correct| *correct)).then(|| ids[..enough].to_vec())
 }
 
 fn outcome(tokens: impl Iterator<Item = (f32, i32)>) -> Outcome {
@@ -164,16 +158,34 @@ fn outcome(tokens: impl Iterator<Item = (f32, i32)>) -> Outcome {
     Outcome { loss, correct, answer: String::new() }
 }
 
-/// What follows the think block that an answer may begin with.
-fn without_thoughts(text: &str) -> &str {
-    let thoughts = text.trim_start().strip_prefix("<think>").and_then(|rest| rest.split_once("</think>"));
-    thoughts.map_or(text, |(_, answer)| answer)
+/// Loss and likeliest tokens as text, the loss to the last bit.
+fn written(outcome: &Outcome) -> String {
+    let correct: String = outcome.correct.iter().map(|correct| if *correct { '1' } else { '0' }).collect();
+    format!("{:016x} {correct}", outcome.loss.to_bits())
+}
+
+fn unwritten(text: &str) -> Option<Outcome> {
+    let (loss, correct) = text.split_once(' ')?;
+    let loss = f64::from_bits(u64::from_str_radix(loss, 16).ok()?);
+    Some(Outcome { loss, correct: correct.chars().map(|c| c == '1').collect(), answer: String::new() })
 }
 
 /// Values read back from the device.
 fn read<T>(values: Result<Vec<T>, impl std::fmt::Display>) -> Result<Vec<T>, StageError> {
     values.map_err(|error| {
         StageError::new(format!("the device failed: {error}"))
-            .help("`llavm doctor` tells whether it can be trusted.")
+            .help("`llavm doctor` shows whether it can be trusted.")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_kept_to_the_last_bit() {
+        let outcome = Outcome { loss: 0.1 + 0.2, correct: vec![true, false], answer: String::new() };
+        assert_eq!(unwritten(&written(&outcome)), Some(outcome));
+        assert_eq!(unwritten("no"), None);
+    }
 }

@@ -1,29 +1,33 @@
 //! `evaluate`: ask a trained model the questions of held-out rows, and say how good the answers are.
 //!
 //! In: a model folder (`train`) and token shards (`shard`). Out, a folder: `report.json` (see `numbers.rs`),
-//! `predictions.parquet` (see `prediction.rs`) and `report.html`, one page that needs nothing else.
+//! `predictions.parquet` (see `prediction.rs`), `report.html`, one page that needs nothing else, and `timing.json`: how many
+//! questions this run asked, and how many it or another run of the store had asked before.
 //!
 //! Beside the usual measures it answers two questions. **Does it look?** Each question is asked again about another
-//! picture (`image_swap`). **Does it listen?** About each picture something else is asked (`question_swap`). What is
+//! image (`image_swap`). **Does it listen?** About each image something else is asked (`question_swap`). What is
 //! swapped with what is written in `swaps.rs`.
 //!
 //! | file | what |
 //! |---|---|
+//! | `parameters.rs` | what a manifest says |
 //! | `session.rs`, `asking.rs` | what is open, and the steps from rows to predictions |
-//! | `rows.rs`, `questions.rs`, `pictures.rs` | what is asked about what |
-//! | `engine.rs` | losses and answers |
+//! | `rows.rs`, `questions.rs`, `images.rs` | what is asked about what |
+//! | `engine.rs` | losses, and (`crate::asking`) answers |
+//! | `answered.rs`, `prediction.rs` | a question and what became of it, and the file of them |
 //! | `scores.rs`, `numbers.rs` | what they are worth |
 //! | `page/` | `report.html` |
 //! | `compare/` | several evaluations side by side |
 
+pub mod answered;
 mod asking;
 pub mod engine;
-mod page;
-mod pictures;
+mod images;
+pub(crate) mod page;
+mod parameters;
 pub mod questions;
-mod replay;
 mod rows;
-mod session;
+pub(crate) mod session;
 mod swaps;
 
 pub mod compare;
@@ -31,129 +35,37 @@ pub mod numbers;
 pub mod prediction;
 pub mod scores;
 
-use llavm_model::config::Dtype;
+pub use parameters::{Evaluate, Generate, References, Split, Turns};
+
+use crate::asking::kept::{Kept, Timing};
 use llavm_model::device::DeviceName;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{JobContext, JobStage, Parameters, StageKind};
-use numbers::{Metric, Numbers};
+use numbers::Numbers;
 use prediction::PREDICTIONS;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use session::{Found, Session};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 /// The numbers' file.
 pub const REPORT: &str = "report.json";
+/// How many questions were asked, and how many answers were kept: of a run, not of the evaluation.
+pub const TIMING: &str = "timing.json";
 /// The page for people.
 pub const PAGE: &str = "report.html";
 
-/// Parameters of `evaluate`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Evaluate {
-    /// Which rows: `validation` (default) or `train`.
-    pub split: Split,
-    /// Rows used, drawn by the seed where there are more. Default 2000.
-    pub samples: usize,
-    /// Which of a row's questions are asked. Default `last`.
-    pub turns: Turns,
-    /// How answers are made.
-    pub generate: Generate,
-    /// Which measures are reported beside loss and token accuracy. Default all: `exact_match`, `bleu`, `rouge_l`,
-    /// `cider_d`, `yes_no`.
-    pub metrics: Vec<Metric>,
-    /// Columns of the shards by whose values results are told apart. Default `language` and `source`.
-    pub slices: Vec<String>,
-    /// Where to compute: `cpu` (default), `cuda`, `cuda:1` or `wgpu`.
-    pub device: String,
-    /// `f32`, `f16` or `bf16`. Default: f32 on the CPU, elsewhere what the model was trained in.
-    pub dtype: Option<Dtype>,
-    /// Replicates behind each confidence interval; 0 for none. Default 1000.
-    pub bootstrap: usize,
-    /// Pictures in the gallery of `report.html`. Default 60.
-    pub gallery: usize,
-}
-
-/// A split of the shards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// Held out.
-    #[default]
-    Validation,
-    /// Trained on.
-    Train,
-}
-
-impl Split {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Validation => "validation",
-            Self::Train => "train",
-        }
-    }
-}
-
-/// Which questions of a row are asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Turns {
-    /// The final one, after all that was said before it.
-    #[default]
-    Last,
-    /// Every one, by itself.
-    Each,
-}
-
-/// How answers are made; always the likeliest token.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Generate {
-    /// Most tokens of an answer. Default 128.
-    pub max_new_tokens: usize,
-    /// Questions at once. Default 32.
-    pub batch_size: usize,
-}
-
-impl Default for Generate {
-    fn default() -> Self {
-        Self { max_new_tokens: 128, batch_size: 32 }
-    }
-}
-
-impl Default for Evaluate {
-    fn default() -> Self {
-        Self {
-            split: Split::default(),
-            samples: 2000,
-            turns: Turns::default(),
-            generate: Generate::default(),
-            metrics: Metric::ALL.to_vec(),
-            slices: vec!["language".to_owned(), "source".to_owned()],
-            device: DeviceName::Cpu.to_string(),
-            dtype: None,
-            bootstrap: 1000,
-            gallery: 60,
-        }
-    }
-}
+/// Caption measures of COCO's evaluation that are not computed, and why.
+const LEFT_OUT: [(&str, &str); 2] = [
+    ("meteor", "its stemmer, synonyms and paraphrase tables are those of a Java program under the LGPL"),
+    ("spice", "needs the scene-graph parser of a Java program"),
+];
 
 impl StageKind for Evaluate {
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 4;
     const ABOUT: &'static str = "ask a trained model about held-out rows and report how good its answers are";
-    const PARAMS: &'static [&'static str] = &[
-        "split",
-        "samples",
-        "turns",
-        "generate",
-        "metrics",
-        "slices",
-        "device",
-        "dtype",
-        "bootstrap",
-        "gallery",
-    ];
 }
 
 impl Parameters for Evaluate {
@@ -168,6 +80,9 @@ impl Parameters for Evaluate {
         if let Some(name) = self.slices.iter().find(|name| !rows::may_slice(name)) {
             wrong.push(("slices", format!("`{name}` is a column of {PREDICTIONS} already")));
         }
+        if self.turns == Turns::Each && self.references != References::Row {
+            wrong.push(("references", "of several turns each has its own; set turns = \"last\"".to_owned()));
+        }
         if let Err(error) = self.device.parse::<DeviceName>() {
             wrong.push(("device", error.to_string()));
         }
@@ -176,16 +91,29 @@ impl Parameters for Evaluate {
 }
 
 impl JobStage for Evaluate {
+    fn reads_settings(&self) -> bool {
+        true
+    }
+
     fn run(&self, context: &dyn JobContext) -> Result<(), StageError> {
         let mut session = Session::open(self, context)?;
+        let start = Instant::now();
         let found = session.predict()?;
+        let seconds = start.elapsed().as_secs_f64();
         let report = self.report(&session, &found)?;
         let output = context.output();
         prediction::write(&output.join(PREDICTIONS), &found.predictions, &found.scores, &self.slices)?;
         write_json(&output.join(REPORT), &report)?;
         let page = page::render(&session, &found, &report)?;
         let path = output.join(PAGE);
-        std::fs::write(&path, page).map_err(|cause| StageError::io(&path, cause))
+        std::fs::write(&path, page).map_err(|cause| StageError::io(&path, cause))?;
+        let counts = session.kept.as_ref().map(Kept::counts).unwrap_or_default();
+        let timing = json!(Timing { counts, seconds });
+        write_json(&output.join(TIMING), &timing.as_object().cloned().unwrap_or_default())
+    }
+
+    fn ephemeral(&self) -> &'static [&'static str] {
+        &[TIMING]
     }
 }
 
@@ -201,7 +129,10 @@ impl Evaluate {
             resampler: &found.resampler(self.bootstrap, seed),
         };
         let mut fields = numbers.fields();
-        fields.insert("pictures".to_owned(), json!(session.pictures.count(&found.rows)));
+        fields.insert("images".to_owned(), json!(session.images.count(&found.rows)));
+        fields.insert("pictures".to_owned(), json!(session.images.count(&found.rows))); // the name of earlier reports
+        fields.insert("references".to_owned(), json!(self.references));
+        fields.insert("left_out".to_owned(), json!(BTreeMap::from(LEFT_OUT)));
         fields.insert("rejected".to_owned(), json!(session.rejected));
         fields.insert("split".to_owned(), json!(self.split));
         fields.insert("turns".to_owned(), json!(self.turns));

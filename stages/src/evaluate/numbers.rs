@@ -1,6 +1,6 @@
 //! `report.json`: every measure over all predictions and over slices of them, each with its 95% interval beside it.
 //!
-//! A number called `x` has `x_ci: [lo, hi]` beside it, drawn over pictures (see `metrics/resample.rs`). Losses are nats per
+//! A number called `x` has `x_ci: [lo, hi]` beside it, drawn over images (see `metrics/resample.rs`). Losses are nats per
 //! answer token over all tokens together, not a mean of means; perplexity is their exponential.
 
 use super::prediction::Prediction;
@@ -10,6 +10,7 @@ use crate::metrics::cider::cider_d;
 use crate::metrics::resample::{Resampler, mean};
 use crate::metrics::rouge::rouge_l;
 use crate::metrics::words::Tokenisation;
+use crate::metrics::yes_no::{Judged, YesNo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -29,13 +30,15 @@ pub enum Metric {
     RougeL,
     /// `cider_d`.
     CiderD,
-    /// `yes_no`: POPE's table.
+    /// `yes_no`: accuracy, precision, recall, F1, yes-ratio.
     YesNo,
+    /// `pope`: the same, answers read by POPE's own rule. Not among the default measures.
+    Pope,
 }
 
 impl Metric {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::ExactMatch, Self::Bleu, Self::RougeL, Self::CiderD, Self::YesNo];
+    /// Those that are reported unless `metrics` says otherwise.
+    pub const DEFAULT: [Self; 5] = [Self::ExactMatch, Self::Bleu, Self::RougeL, Self::CiderD, Self::YesNo];
 }
 
 /// What the numbers are made of.
@@ -93,7 +96,10 @@ impl Numbers<'_> {
         let mut fields = table.fields;
         fields.insert("by_tokenisation".to_owned(), self.by_tokenisation());
         if self.wants(Metric::YesNo) {
-            fields.insert("yes_no".to_owned(), self.yes_no());
+            fields.insert("yes_no".to_owned(), self.yes_no(&scores.yes_no, |w| scores.yes_no(w)));
+        }
+        if self.wants(Metric::Pope) {
+            fields.insert("pope".to_owned(), self.yes_no(&scores.pope, |w| scores.pope(w)));
         }
         fields.insert("image_swap".to_owned(), self.image_swap());
         fields.insert("question_swap".to_owned(), self.question_swap());
@@ -144,28 +150,28 @@ impl Numbers<'_> {
         })
     }
 
-    fn yes_no(&self) -> Value {
-        let scores = self.scores;
-        let rows = scores.yes_no.iter().flatten().count();
+    fn yes_no(&self, judged: &[Option<Judged>], of: impl Fn(&[f64]) -> YesNo) -> Value {
+        let rows = judged.iter().flatten().count();
         if rows == 0 {
             return json!({"rows": 0});
         }
         let mut table = self.table();
         table.fields.insert("rows".to_owned(), json!(rows));
-        table.put("accuracy", |w| scores.yes_no(w).accuracy());
-        table.put("precision", |w| scores.yes_no(w).precision());
-        table.put("recall", |w| scores.yes_no(w).recall());
-        table.put("f1", |w| scores.yes_no(w).f1());
-        table.put("yes_ratio", |w| scores.yes_no(w).yes_ratio());
-        let counts = scores.yes_no(&self.resampler.once());
+        table.put("accuracy", |w| of(w).accuracy());
+        table.put("precision", |w| of(w).precision());
+        table.put("recall", |w| of(w).recall());
+        table.put("f1", |w| of(w).f1());
+        table.put("yes_ratio", |w| of(w).yes_ratio());
+        let counts = of(&self.resampler.once());
         table.fields.insert("true_positive".to_owned(), json!(counts.true_positive as u64));
         table.fields.insert("false_positive".to_owned(), json!(counts.false_positive as u64));
         table.fields.insert("true_negative".to_owned(), json!(counts.true_negative as u64));
         table.fields.insert("false_negative".to_owned(), json!(counts.false_negative as u64));
+        table.fields.insert("unclear".to_owned(), json!(counts.unclear() as u64));
         Value::Object(table.fields)
     }
 
-    /// Does it look? What the right picture is worth, on the rows that were swapped.
+    /// Does it look? What the right image is worth, on the rows that were swapped.
     fn image_swap(&self) -> Value {
         let scores = self.scores;
         let swapped: Vec<usize> =

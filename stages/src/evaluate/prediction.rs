@@ -1,81 +1,40 @@
-//! One question and what became of it: the row of `predictions.parquet`.
+//! `predictions.parquet`: a row for each question.
 //!
 //! | column | type | |
 //! |---|---|---|
 //! | `id`, `turn` | utf8, u32 | the source row, and which of its questions (from 0) |
+//! | `image` | utf8, null | digest (BLAKE3) of the pixels that were shown; null without an image |
 //! | `question`, `reference`, `answer` | utf8 | the answer is greedy |
+//! | `references` | list&lt;utf8&gt;, null | all right answers, where there are several; `reference` is the first |
 //! | `loss` | f64 | nats per answer token of the reference, teacher-forced |
 //! | `answer_tokens`, `correct_tokens` | u32 | tokens of the reference, and how many were the likeliest |
 //! | `exact` | bool | see `metrics/exact.rs` |
 //! | `rouge_l`, `cider_d` | f64 | of the answer |
 //! | `yes_no` | bool, null | the right answer, where the question is a yes/no question |
-//! | `image_swap_id`, `image_swap_answer`, `image_swap_loss` | utf8, utf8, f64, null | shown the picture of that row |
-//! | `question_swap_question`, `…_reference`, `…_answer` | utf8, null | asked this about the same picture |
+//! | `image_swap_id`, `image_swap_answer`, `image_swap_loss` | utf8, utf8, f64, null | shown the image of that row |
+//! | `question_swap_question`, `…_reference`, `…_answer` | utf8, null | asked this about the same image |
 //! | the slices' columns | utf8, null | |
 
 use super::scores::Scores;
-use crate::arrays::column;
-use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array};
+use crate::arrays::{column, item_range};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, ListArray, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, UInt32Array,
+};
 use llavm_pipeline::StageError;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use super::answered::{ImageSwap, Prediction, QuestionSwap, units};
+
 /// The file's name.
 pub const PREDICTIONS: &str = "predictions.parquet";
-
-/// One question and what became of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Prediction {
-    /// The source row.
-    pub id: String,
-    /// Which of its questions, from 0.
-    pub turn: u32,
-    /// As the data has it.
-    pub question: String,
-    /// As the data has it.
-    pub reference: String,
-    /// What the model says.
-    pub answer: String,
-    /// Nats per answer token of the reference.
-    pub loss: f64,
-    /// Tokens of the reference that carry loss.
-    pub answer_tokens: u32,
-    /// Those that were the likeliest.
-    pub correct_tokens: u32,
-    /// What the model says when shown another picture.
-    pub image_swap: Option<ImageSwap>,
-    /// What the model says when asked something else.
-    pub question_swap: Option<QuestionSwap>,
-    /// The row's value in each slice column.
-    pub slices: Vec<Option<String>>,
-}
-
-/// The same question about another row's picture.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ImageSwap {
-    /// The row whose picture was shown.
-    pub id: String,
-    /// What the model says.
-    pub answer: String,
-    /// Nats per answer token of the unswapped reference.
-    pub loss: f64,
-}
-
-/// Another question about the same picture.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QuestionSwap {
-    /// What was asked.
-    pub question: String,
-    /// What is right, where the data says it of this picture.
-    pub reference: Option<String>,
-    /// What the model says.
-    pub answer: String,
-}
 
 /// Writes the file.
 pub fn write(
@@ -108,12 +67,14 @@ fn batch(predictions: &[Prediction], scores: &Scores, slices: &[String]) -> Resu
     };
     let score = |values: &[f64]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
     let exact: BooleanArray = scores.exact.iter().map(|exact| Some(*exact > 0.0)).collect();
-    let truth: BooleanArray = scores.yes_no.iter().map(|pair| pair.map(|(_, truth)| truth)).collect();
+    let truth: BooleanArray = scores.yes_no.iter().map(|judged| judged.map(|judged| judged.truth)).collect();
     let mut columns = vec![
         ("id", text(|row| Some(&row.id))),
         ("turn", count(|row| row.turn)),
+        ("image", text(|row| row.image.as_deref())),
         ("question", text(|row| Some(&row.question))),
         ("reference", text(|row| Some(&row.reference))),
+        ("references", Arc::new(references(predictions)) as ArrayRef),
         ("answer", text(|row| Some(&row.answer))),
         ("loss", number(|row| Some(row.loss))),
         ("answer_tokens", count(|row| row.answer_tokens)),
@@ -138,12 +99,38 @@ fn batch(predictions: &[Prediction], scores: &Scores, slices: &[String]) -> Resu
     Ok(RecordBatch::try_from_iter_with_nullable(nullable)?)
 }
 
+fn references(predictions: &[Prediction]) -> ListArray {
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    for row in predictions {
+        row.references.iter().for_each(|text| lists.values().append_value(text));
+        lists.append(!row.references.is_empty());
+    }
+    lists.finish()
+}
+
+/// The lists back; those of files that have none are empty.
+fn references_of(batch: &RecordBatch) -> Result<Vec<Vec<String>>, StageError> {
+    let Some(column) = batch.column_by_name("references") else {
+        return Ok(vec![Vec::new(); batch.num_rows()]);
+    };
+    let wrong = || StageError::new("the column `references` is not list<utf8>");
+    let lists = column.as_any().downcast_ref::<ListArray>().ok_or_else(wrong)?;
+    let texts = lists.values().as_any().downcast_ref::<StringArray>().ok_or_else(wrong)?;
+    let list = |row| item_range(lists, row).map(|at| texts.value(at).to_owned()).collect();
+    Ok((0..batch.num_rows()).map(|row| if lists.is_null(row) { Vec::new() } else { list(row) }).collect())
+}
+
+/// A slice of a benchmark's answers: 1 where its rule finds the answer right, else 0.
+pub const RIGHT: &str = "right";
+
 /// The columns that are no slices.
-pub const COLUMNS: [&str; 18] = [
+pub const COLUMNS: [&str; 20] = [
     "id",
     "turn",
+    "image",
     "question",
     "reference",
+    "references",
     "answer",
     "loss",
     "answer_tokens",
@@ -188,13 +175,16 @@ fn rows(batch: &RecordBatch, slices: &[String]) -> Result<Vec<Prediction>, Stage
     let (turns, losses, image_losses) = (count("turn")?, number("loss")?, number("image_swap_loss")?);
     let (tokens, correct) = (count("answer_tokens")?, count("correct_tokens")?);
     let texts = COLUMNS.into_iter().filter(|name| batch.column_by_name(name).is_some_and(is_text));
-    let mut texts: std::collections::BTreeMap<&str, Vec<Option<String>>> =
+    let mut texts: BTreeMap<&str, Vec<Option<String>>> =
         texts.map(|name| Ok((name, text(name)?))).collect::<Result<_, StageError>>()?;
     let values: Vec<Vec<Option<String>>> = slices.iter().map(|name| text(name)).collect::<Result<_, _>>()?;
     let mut take = |name: &str, row: usize| texts.get_mut(name).and_then(|column| column[row].take());
+    let mut references = references_of(batch)?;
     let row = |row: usize| Prediction {
+        references: std::mem::take(&mut references[row]),
         id: take("id", row).unwrap_or_default(),
         turn: turns.value(row),
+        image: take("image", row),
         question: take("question", row).unwrap_or_default(),
         reference: take("reference", row).unwrap_or_default(),
         answer: take("answer", row).unwrap_or_default(),

@@ -1,13 +1,14 @@
 //! Rows to questions: what is asked, what should be answered, and the tokens of both.
 //!
 //! `turns = "last"`: the row's final question with all that was said before it, in the row's own tokens. `turns = "each"`:
-//! every question by itself, without earlier turns (whose answers would help), as a row of one question that passes
-//! through the run's own text stages. The picture goes where the row's first question has it.
+//! every question by itself, without earlier turns (whose answers would help), as the model's processor asks it. The image goes
+//! where the row's first question has it.
 
 use super::rows::{Cell, Row, Turn};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What stands for a picture in the data.
+/// What stands for an image in the data.
 const PLACEHOLDER: &str = "<image>";
 
 /// The reason of a row that nothing can be asked of.
@@ -20,10 +21,12 @@ pub struct Question {
     pub row: usize,
     /// Which of the row's questions, from 0.
     pub turn: u32,
-    /// Without the placeholder of the picture.
+    /// Without the placeholder of the image.
     pub text: String,
     /// The right answer.
     pub reference: String,
+    /// All right answers, where there are several.
+    pub references: Vec<String>,
     /// Prompt and right answer.
     pub tokens: Tokens,
     /// By slice column.
@@ -52,6 +55,18 @@ impl Tokens {
         Some(Self { input_ids: input_ids.to_vec(), labels, answer })
     }
 
+    /// Of a whole conversation as training sees it, asked with `prompt`, how it begins. What a template writes before an answer
+    /// may be trained on and yet be part of every prompt. `None` when no answer follows the prompt.
+    pub fn asked(ids: &[u32], train: &[bool], prompt: &[u32]) -> Option<Self> {
+        let targets = ids.iter().zip(train).enumerate().skip(1);
+        let label = |(at, (id, train)): (usize, (&u32, &bool))| {
+            if *train && at >= prompt.len() { id.cast_signed() } else { -100 }
+        };
+        let labels: Vec<i32> = targets.map(label).collect();
+        let tokens = Self::of(ids.split_last()?.1, &labels)?;
+        (ids.starts_with(prompt) && tokens.prompt() == prompt).then_some(tokens)
+    }
+
     /// What the model gets to see before it answers.
     pub fn prompt(&self) -> &[u32] {
         &self.input_ids[..=self.answer.start]
@@ -66,7 +81,7 @@ impl Tokens {
 /// A question of a row by itself: [system], user, assistant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
-    /// Index of the row whose pictures and system turns it gets.
+    /// Index of the row whose images and system turns it gets.
     pub row: usize,
     /// Which of the row's questions.
     pub turn: u32,
@@ -136,19 +151,59 @@ pub fn last(index: usize, row: &Row, decode: impl Fn(&[u32]) -> String) -> Optio
         Some((question, answer)) => (shown(question), (*answer).to_owned()),
         None => (String::new(), decode(&tokens.answer().collect::<Vec<_>>())),
     };
-    Some(Question { row: index, turn, text, reference, slices: slices(row, turn), tokens })
+    let references = row.references.clone();
+    Some(Question { row: index, turn, text, reference, references, slices: slices(row, turn), tokens })
+}
+
+/// Of questions about one image the first, with the answers of all as its references. `shown`: a number for what the rows
+/// show; questions without an image stay as they are.
+pub fn grouped(questions: Vec<Question>, shown: &[Option<usize>]) -> Vec<Question> {
+    let mut first: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut kept: Vec<Question> = Vec::new();
+    for mut question in questions {
+        let Some(image) = shown[question.row] else {
+            kept.push(question);
+            continue;
+        };
+        let mut answers = std::mem::take(&mut question.references);
+        if answers.is_empty() {
+            answers.push(question.reference.clone());
+        }
+        if let Some(at) = first.get(&image) {
+            kept[*at].references.extend(answers);
+        } else {
+            first.insert(image, kept.len());
+            kept.push(Question { references: answers, ..question });
+        }
+    }
+    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_rows_of_one_image_are_one_question_with_all_their_answers() {
+        let asked = |row: usize, reference: &str| Question {
+            row,
+            text: format!("question {row}"),
+            reference: reference.to_owned(),
+            ..Question::default()
+        };
+        let questions = vec![asked(0, "a"), asked(1, "b"), asked(2, "c"), asked(3, "d"), asked(4, "e")];
+        let found = grouped(questions, &[Some(0), Some(1), Some(0), None, Some(0)]);
+        let found: Vec<(usize, String)> =
+            found.iter().map(|question| (question.row, question.references.join(" "))).collect();
+        assert_eq!(found, [(0, "a c e".to_owned()), (1, "b".to_owned()), (3, String::new())]);
+    }
+
     fn turn(role: &str, content: &str) -> Turn {
         Turn { role: role.to_owned(), content: content.to_owned() }
     }
 
     #[test]
-    fn each_question_stands_alone_with_the_picture_where_the_first_had_it() {
+    fn each_question_stands_alone_with_the_image_where_the_first_had_it() {
         let turns = [
             turn("system", "S"),
             turn("user", "<image>\nWhat?"),
@@ -172,5 +227,14 @@ mod tests {
         assert_eq!(tokens.answer().collect::<Vec<_>>(), [6, 7]);
         assert_eq!(tokens.labels, [-100, -100, -100, -100, 6, 7]);
         assert_eq!(Tokens::of(&[1, 2], &[-100, -100]), None);
+    }
+
+    #[test]
+    fn what_every_prompt_holds_is_no_part_of_the_answer() {
+        let train = [false, false, true, true, true];
+        let tokens = Tokens::asked(&[1, 2, 3, 4, 5], &train, &[1, 2, 3]).unwrap();
+        assert_eq!((tokens.prompt(), tokens.labels.as_slice()), (&[1, 2, 3][..], &[-100, -100, 4, 5][..]));
+        assert_eq!(Tokens::asked(&[1, 2, 3, 4, 5], &train, &[1, 9]), None, "another prompt");
+        assert_eq!(Tokens::asked(&[1, 2, 3], &[false; 3], &[1, 2]), None, "no answer");
     }
 }

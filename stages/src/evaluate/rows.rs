@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub struct Turn {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What was said, `<image>` where the picture goes.
+    /// What was said, `<image>` where the image goes.
     pub content: String,
 }
 
@@ -38,9 +38,9 @@ pub enum Cell {
 pub struct Row {
     /// Of the source.
     pub id: String,
-    /// Where its pictures lie: group of tables, partition, row in it.
+    /// Where its images lie: group of tables, partition, row in it.
     pub place: Place,
-    /// Pictures.
+    /// Images.
     pub n_images: u32,
     /// Token ids of the whole conversation but the last.
     pub input_ids: Vec<u32>,
@@ -50,6 +50,19 @@ pub struct Row {
     pub turns: Vec<Turn>,
     /// By slice column.
     pub slices: Vec<Cell>,
+    /// All right answers to the final question, where a column lists them.
+    pub references: Vec<String>,
+}
+
+impl Row {
+    /// Takes the last slice column as the list of right answers.
+    pub fn take_references(&mut self) {
+        self.references = match self.slices.pop() {
+            Some(Cell::Questions(texts)) => texts.into_iter().flatten().collect(),
+            Some(Cell::Row(text)) => text.into_iter().collect(),
+            None => Vec::new(),
+        };
+    }
 }
 
 /// Where a row's tables have it.
@@ -143,7 +156,7 @@ impl<'a> Batch<'a> {
             batch.column_by_name(name).ok_or_else(|| {
                 let kept: Vec<String> =
                     batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-                StageError::new(format!("there is no column `{name}` to slice by")).help(format!(
+                StageError::new(format!("the shards have no column `{name}`")).help(format!(
                     "Add it to `keep` of the shard stage; the shards have {}.",
                     kept.join(", ")
                 ))
@@ -175,6 +188,7 @@ impl<'a> Batch<'a> {
             labels: items::<Int32Type>(self.labels, row)?.to_vec(),
             turns: self.messages.map_or(Ok(Vec::new()), |messages| turns(messages, row))?,
             slices: self.slices.iter().map(|values| cell(values, row)).collect::<Result<_, _>>()?,
+            references: Vec::new(),
         })
     }
 }

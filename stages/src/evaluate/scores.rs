@@ -8,7 +8,7 @@ use crate::metrics::exact::{is_exact, normalise};
 use crate::metrics::resample::mean;
 use crate::metrics::rouge::rouge_l;
 use crate::metrics::words::{Tokenisation, Words, is_chinese};
-use crate::metrics::yes_no::{YesNo, says_yes, truth};
+use crate::metrics::yes_no::{Judged, YesNo, pope, says, truth};
 use std::collections::BTreeMap;
 
 /// One number per prediction and measure.
@@ -20,7 +20,7 @@ pub struct Scores {
     pub tokens: Vec<f64>,
     /// Answer tokens that were the likeliest.
     pub correct: Vec<f64>,
-    /// 1 where the answer is the reference.
+    /// 1 where the answer is a reference.
     pub exact: Vec<f64>,
     /// Words by jieba where the reference is Chinese, else the Penn Treebank way.
     pub bleu: Vec<BleuCounts>,
@@ -29,10 +29,12 @@ pub struct Scores {
     /// As for `bleu`; document frequencies are those of all references together.
     pub cider_d: Vec<f64>,
     /// Of yes/no questions: what was said, and what is right.
-    pub yes_no: Vec<Option<(bool, bool)>>,
+    pub yes_no: Vec<Option<Judged>>,
+    /// The same by POPE's own rule.
+    pub pope: Vec<Option<Judged>>,
     /// How the words were found.
     pub tokenisation: Vec<Tokenisation>,
-    /// With another picture: loss summed as above, and 1 where the answer still is the reference.
+    /// With another image: loss summed as above, and 1 where the answer still is the reference.
     pub image_swap: Vec<Option<(f64, f64)>>,
     /// Asked something else: see [`Listens`].
     pub question_swap: Vec<Option<Listens>>,
@@ -53,15 +55,17 @@ impl Scores {
         let each = |score: fn(&Prediction) -> f64| predictions.iter().map(score).collect();
         let tokenisation: Vec<Tokenisation> = predictions.iter().map(tokenisation).collect();
         let captions = captions(predictions, &tokenisation);
+        let mut words = Words::new();
         Self {
             loss: each(|row| row.loss * f64::from(row.answer_tokens)),
             tokens: each(|row| f64::from(row.answer_tokens)),
             correct: each(|row| f64::from(row.correct_tokens)),
-            exact: each(|row| f64::from(is_exact(&row.answer, &row.reference))),
+            exact: each(|row| f64::from(is_any(&row.answer, row))),
             bleu: captions.iter().map(BleuCounts::of).collect(),
             rouge_l: captions.iter().map(rouge_l).collect(),
             cider_d: cider_d(&captions),
-            yes_no: predictions.iter().map(yes_no).collect(),
+            yes_no: predictions.iter().map(|row| yes_no(row, |answer| says(answer, &mut words))).collect(),
+            pope: predictions.iter().map(|row| yes_no(row, |answer| Some(pope(answer)))).collect(),
             tokenisation,
             image_swap: predictions.iter().map(image_swap).collect(),
             question_swap: predictions.iter().map(question_swap).collect(),
@@ -95,14 +99,17 @@ impl Scores {
 
     /// The yes/no questions.
     pub fn yes_no(&self, weights: &[f64]) -> YesNo {
-        let mut table = YesNo::default();
-        for (pair, weight) in self.yes_no.iter().zip(weights) {
-            if let Some((said, truth)) = pair {
-                table.add(*said, *truth, *weight);
-            }
-        }
-        table
+        table(&self.yes_no, weights)
     }
+
+    /// The yes/no questions by POPE's own rule.
+    pub fn pope(&self, weights: &[f64]) -> YesNo {
+        table(&self.pope, weights)
+    }
+}
+
+fn table(judged: &[Option<Judged>], weights: &[f64]) -> YesNo {
+    YesNo::of(judged.iter().zip(weights).filter_map(|(judged, weight)| Some(((*judged)?, *weight))))
 }
 
 /// Weighted sum over weighted sum.
@@ -121,6 +128,11 @@ pub fn mean_of_some(values: impl Iterator<Item = Option<f64>>, weights: &[f64]) 
     sum / total
 }
 
+/// Whether the answer says what one of the references says.
+fn is_any(answer: &str, row: &Prediction) -> bool {
+    row.references().iter().any(|reference| is_exact(answer, reference))
+}
+
 fn tokenisation(row: &Prediction) -> Tokenisation {
     if is_chinese(&row.reference) { Tokenisation::Jieba } else { Tokenisation::Ptb }
 }
@@ -131,7 +143,7 @@ pub fn captions(predictions: &[Prediction], tokenisation: &[Tokenisation]) -> Ve
     let rows = predictions.iter().zip(tokenisation);
     rows.map(|(row, how)| Caption {
         candidate: splitter.split(&row.answer, *how),
-        references: vec![splitter.split(&row.reference, *how)],
+        references: row.references().iter().map(|text| splitter.split(text, *how)).collect(),
     })
     .collect()
 }
@@ -149,14 +161,14 @@ impl<'a> Splitter<'a> {
     }
 }
 
-fn yes_no(row: &Prediction) -> Option<(bool, bool)> {
+fn yes_no(row: &Prediction, mut said: impl FnMut(&str) -> Option<bool>) -> Option<Judged> {
     let truth = truth(&row.reference)?;
-    Some((says_yes(&row.answer, is_chinese(&row.reference)), truth))
+    Some(Judged { said: said(&row.answer), truth })
 }
 
 fn image_swap(row: &Prediction) -> Option<(f64, f64)> {
     let swap = row.image_swap.as_ref()?;
-    let exact = is_exact(&swap.answer, &row.reference);
+    let exact = is_any(&swap.answer, row);
     Some((swap.loss * f64::from(row.answer_tokens), f64::from(exact)))
 }
 
@@ -215,10 +227,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_stays_right_about_another_picture_was_not_seen() {
+    fn an_answer_that_stays_right_about_another_image_was_not_seen() {
         let mut row = asked("red", "red");
         row.image_swap = Some(ImageSwap { id: "other".to_owned(), answer: "Red".to_owned(), loss: 0.25 });
         assert_eq!(Scores::of(&[row]).image_swap, [Some((1.0, 1.0))]);
+    }
+
+    #[test]
+    fn any_of_several_references_is_right_and_all_count_for_captions() {
+        let mut row = asked("a red disc", "a red circle");
+        let alone = Scores::of(std::slice::from_ref(&row));
+        row.references = ["a red circle", "A red disc.", "one circle"].map(str::to_owned).into();
+        let scores = Scores::of(&[row]);
+        assert_eq!((alone.exact[0], scores.exact[0]), (0.0, 1.0));
+        assert!(alone.rouge_l[0] < 0.7 && (scores.rouge_l[0] - 1.0).abs() < 1e-12);
+        assert!((scores.bleu(&[1.0])[2] - 1.0).abs() < 1e-8);
     }
 
     #[test]
@@ -226,6 +249,15 @@ mod tests {
         let scores = Scores::of(&[asked("红色的圆形", "红色的圆形"), asked("a red circle", "a red circle")]);
         assert_eq!(scores.tokenisation, [Tokenisation::Jieba, Tokenisation::Ptb]);
         assert_eq!(scores.rouge_l, [1.0, 1.0]);
-        assert_eq!(Scores::of(&[asked("否", "是")]).yes_no, [Some((false, true))]);
+    }
+
+    #[test]
+    fn an_answer_equal_to_its_reference_is_right_in_every_language() {
+        let texts = ["是的，图中有一只不大的狗。", "没有", "NO", "No!", "Yes, no doubt.", "否"];
+        let scores = Scores::of(&texts.map(|text| asked(text, text)));
+        assert!((scores.yes_no(&[1.0; 6]).accuracy() - 1.0).abs() < 1e-12, "{:?}", scores.yes_no);
+        let scores = Scores::of(&["不锈钢", "No parking", "有一架无人机"].map(|text| asked(text, text)));
+        assert_eq!(scores.yes_no, [None; 3]);
+        assert_eq!(Scores::of(&[asked("NO", "no")]).pope[0].map(|judged| judged.said), Some(Some(true)));
     }
 }

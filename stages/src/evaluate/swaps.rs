@@ -1,11 +1,11 @@
 //! What is swapped with what, to see whether a model looks and listens.
 //!
-//! **Pictures**: each question about a picture is asked again about another. Where the same question (by its normalised
-//! text) was asked about another picture and has another right answer there, one of those pictures is taken, so that the
-//! old answer is wrong now: what is still right was not seen. Otherwise any other picture is taken. Rows that show
-//! the same picture never swap with each other, nor do rows with unequal numbers of pictures.
+//! **Images**: each question about an image is asked again about another. Where the same question (by its normalised
+//! text) was asked about another image and has another right answer there, one of those images is taken, so that the
+//! old answer is wrong now: what is still right was not seen. Otherwise any other image is taken. Rows that show
+//! the same image never swap with each other, nor do rows with unequal numbers of images.
 //!
-//! **Questions**: about the same picture, another question of its row, preferably one with another right answer. A row that
+//! **Questions**: about the same image, another question of its row, preferably one with another right answer. A row that
 //! has only one question borrows one from another row in the same script (Chinese or not); what is right is then unknown.
 //!
 //! All choices are drawn by the seed; partners follow each other in a shuffled circle, so that they are all different.
@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 pub struct Candidate {
     /// Its row.
     pub row: usize,
-    /// What its row shows; equal numbers are equal pictures. `None` without a picture.
-    pub picture: Option<usize>,
-    /// How many pictures.
+    /// What its row shows; equal numbers are equal images. `None` without an image.
+    pub image: Option<usize>,
+    /// How many images.
     pub n_images: u32,
     question: String,
     reference: String,
@@ -33,25 +33,25 @@ pub struct Candidate {
 
 impl Candidate {
     /// A question of row `row`.
-    pub fn new(row: usize, picture: Option<usize>, n_images: u32, question: &str, reference: &str) -> Self {
+    pub fn new(row: usize, image: Option<usize>, n_images: u32, question: &str, reference: &str) -> Self {
         let (question, reference) = (normalise(question), normalise(reference));
-        Self { row, picture, n_images, chinese: is_chinese(&question), question, reference }
+        Self { row, image, n_images, chinese: is_chinese(&question), question, reference }
     }
 }
 
-/// For each question, the row whose pictures it is shown instead.
-pub fn pictures(candidates: &[Candidate], seed: u64) -> Vec<Option<usize>> {
+/// For each question, the row whose images it is shown instead.
+pub fn images(candidates: &[Candidate], seed: u64) -> Vec<Option<usize>> {
     let mut alike: BTreeMap<(&str, u32), Vec<usize>> = BTreeMap::new();
     let mut as_many: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for at in shuffled(candidates.len(), seed) {
         let candidate = &candidates[at];
-        if candidate.picture.is_some() {
+        if candidate.image.is_some() {
             alike.entry((&candidate.question, candidate.n_images)).or_default().push(at);
             as_many.entry(candidate.n_images).or_default().push(at);
         }
     }
     let mut partners = vec![None; candidates.len()];
-    let other = |a: usize, b: usize| candidates[a].picture != candidates[b].picture;
+    let other = |a: usize, b: usize| candidates[a].image != candidates[b].image;
     let differs = |a: usize, b: usize| other(a, b) && candidates[a].reference != candidates[b].reference;
     for circle in alike.values() {
         for (at, partner) in partners_in(circle, differs) {
@@ -132,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn the_other_picture_makes_the_old_answer_wrong_where_it_can() {
+    fn the_other_image_makes_the_old_answer_wrong_where_it_can() {
         let candidates = colours(&["red", "red", "blue", "red", "green", "red"]);
-        for (candidate, partner) in candidates.iter().zip(pictures(&candidates, 7)) {
+        for (candidate, partner) in candidates.iter().zip(images(&candidates, 7)) {
             let row = partner.unwrap();
             let there = candidates.iter().find(|c| c.row == row && c.question == candidate.question).unwrap();
             assert!(there.reference != candidate.reference && row != candidate.row);
@@ -142,19 +142,19 @@ mod tests {
     }
 
     #[test]
-    fn without_such_a_picture_any_other_is_shown() {
+    fn without_such_an_image_any_other_is_shown() {
         let candidates = colours(&["red", "red", "red"]);
-        for (candidate, partner) in candidates.iter().zip(pictures(&candidates, 7)) {
+        for (candidate, partner) in candidates.iter().zip(images(&candidates, 7)) {
             assert_ne!(partner.unwrap(), candidate.row);
         }
     }
 
     #[test]
-    fn equal_pictures_and_text_alone_do_not_swap() {
+    fn equal_images_and_text_alone_do_not_swap() {
         let same = [Candidate::new(0, Some(5), 1, "q", "a"), Candidate::new(1, Some(5), 1, "q", "b")];
-        assert_eq!(pictures(&same, 0), [None, None]);
+        assert_eq!(images(&same, 0), [None, None]);
         let text = [Candidate::new(0, None, 0, "q", "a"), Candidate::new(1, Some(1), 1, "q", "b")];
-        assert_eq!(pictures(&text, 0), [None, None]);
+        assert_eq!(images(&text, 0), [None, None]);
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn the_seed_decides() {
         let candidates = colours(&["red", "blue", "green", "yellow", "black", "white", "red", "blue"]);
-        assert_eq!(pictures(&candidates, 1), pictures(&candidates, 1));
-        assert_ne!(pictures(&candidates, 1), pictures(&candidates, 2));
+        assert_eq!(images(&candidates, 1), images(&candidates, 1));
+        assert_ne!(images(&candidates, 1), images(&candidates, 2));
     }
 }

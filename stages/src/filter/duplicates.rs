@@ -2,17 +2,17 @@
 //!
 //! In: fingerprints in row order. Out: rejects that name the row repeated; of rows that are alike the first stays.
 //!
-//! Hashes within d bits of each other agree in at least one of d + 1 parts of their 64 bits, so only rows that share a part are
-//! compared (multi-index hashing, Norouzi et al. 2012): a look-up costs the same however many rows came before, up to chance
-//! collisions.
+//! Exact repeats are found by twelve bytes of their digest ([`FirstRows`]): of a billion differing rows two meet with a chance of 10^-11. Images that look
+//! alike are found by [`Hashes`], in a time that grows far more slowly than the number of rows.
 
-use super::fingerprint::HASH_BYTES;
-use super::{By, Dedup, FINGERPRINT, batch_of};
-use crate::arrays::column;
+use super::exact::{DIGEST, FirstRows};
+use super::fingerprint::{FINGERPRINT, HASH_BYTES};
+use super::hashes::Hashes;
+use super::sameness::{By, Dedup};
+use crate::arrays::{batch_of, column};
 use arrow::array::{BinaryArray, RecordBatch};
-use llavm_pipeline::stage::Sweep;
+use llavm_pipeline::stage::SequentialPass;
 use llavm_pipeline::{Rejects, StageError};
-use std::collections::HashMap;
 
 /// What was seen so far.
 pub struct Duplicates {
@@ -21,21 +21,22 @@ pub struct Duplicates {
     distance: u32,
     /// Rows of the table that went by.
     row: u64,
-    exact: HashMap<Vec<u8>, u64>,
+    exact: FirstRows,
+    /// Rows that stay, for `perceptual`: the hash of the first image finds them.
     kept: Vec<Kept>,
-    /// For each part of the first picture's hash, the rows of `kept` that have it.
-    parts: HashMap<(u32, u64), Vec<usize>>,
+    hashes: Hashes,
 }
 
-/// A row that stays, for `perceptual`.
+/// A row that stays.
 struct Kept {
     row: u64,
-    fingerprint: Vec<u8>,
+    fingerprint: Box<[u8]>,
 }
 
 impl Duplicates {
     pub fn new(dedup: Dedup, by: By, distance: u32) -> Self {
-        Self { dedup, by, distance, row: 0, exact: HashMap::new(), kept: Vec::new(), parts: HashMap::new() }
+        let hashes = Hashes::new(distance);
+        Self { dedup, by, distance, row: 0, exact: FirstRows::default(), kept: Vec::new(), hashes }
     }
 
     /// The earlier row that this one repeats; otherwise the row is remembered.
@@ -43,37 +44,23 @@ impl Duplicates {
         if self.dedup == Dedup::Perceptual {
             return self.earlier_alike(fingerprint);
         }
-        if let Some(row) = self.exact.get(fingerprint) {
-            Some(*row)
-        } else {
-            self.exact.insert(fingerprint.to_vec(), self.row);
-            None
-        }
+        let digest = *fingerprint.first_chunk::<DIGEST>()?;
+        // The last number is that of no row.
+        let row = u32::try_from(self.row).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        let first = self.exact.first(digest, row);
+        (first != row).then(|| first.into())
     }
 
     fn earlier_alike(&mut self, fingerprint: &[u8]) -> Option<u64> {
         let first = u64::from_le_bytes(*fingerprint.first_chunk::<HASH_BYTES>()?);
-        let parts: Vec<(u32, u64)> = self.parts_of(first).collect();
-        let candidates = parts.iter().filter_map(|part| self.parts.get(part)).flatten();
-        let alike = candidates.filter(|index| self.alike(&self.kept[**index].fingerprint, fingerprint));
+        let near = self.hashes.near(first);
+        let alike = near.filter(|index| self.alike(&self.kept[*index as usize].fingerprint, fingerprint));
         if let Some(index) = alike.min() {
-            return Some(self.kept[*index].row);
+            return Some(self.kept[index as usize].row);
         }
-        for part in parts {
-            self.parts.entry(part).or_default().push(self.kept.len());
-        }
-        self.kept.push(Kept { row: self.row, fingerprint: fingerprint.to_vec() });
+        self.hashes.push(first);
+        self.kept.push(Kept { row: self.row, fingerprint: fingerprint.into() });
         None
-    }
-
-    /// `distance` + 1 parts of near-equal width that cover the 64 bits.
-    fn parts_of(&self, hash: u64) -> impl Iterator<Item = (u32, u64)> {
-        let count = self.distance + 1;
-        (0..count).map(move |part| {
-            let (from, to) = (64 * part / count, 64 * (part + 1) / count);
-            let bits = hash >> from;
-            (part, if to - from == 64 { bits } else { bits & ((1 << (to - from)) - 1) })
-        })
     }
 
     fn alike(&self, one: &[u8], other: &[u8]) -> bool {
@@ -92,16 +79,16 @@ impl Duplicates {
 
     fn what(&self) -> &'static str {
         match (self.dedup, self.by) {
-            (Dedup::Exact, By::Image) => "the same pictures as",
+            (Dedup::Exact, By::Image) => "the same images as",
             (Dedup::Exact, By::Text) => "the same text as",
-            (Dedup::Exact, By::Both) => "the same pictures and text as",
-            (Dedup::Perceptual, By::Both) => "the same text and pictures that look like those of",
-            (Dedup::Perceptual, _) => "pictures that look like those of",
+            (Dedup::Exact, By::Both) => "the same images and text as",
+            (Dedup::Perceptual, By::Both) => "the same text and images that look like those of",
+            (Dedup::Perceptual, _) => "images that look like those of",
         }
     }
 }
 
-impl Sweep for Duplicates {
+impl SequentialPass for Duplicates {
     fn next(&mut self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
         let fingerprints: &BinaryArray = column(rows, FINGERPRINT)?;
         for (row, fingerprint) in fingerprints.iter().enumerate() {

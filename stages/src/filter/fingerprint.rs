@@ -1,23 +1,26 @@
 //! What the second pass compares rows by.
 //!
 //! In: rows. Out: `fingerprint` binary; for `exact` the blake3 of what is compared (32 bytes); for `perceptual` the 64-bit hash of
-//! each picture (8 bytes each), followed by the blake3 of the text when that is compared as well. Null where there is nothing to
-//! compare: a rejected row, or a row whose pictures are compared and missing or undecodable.
+//! each image (8 bytes each), followed by the blake3 of the text when that is compared as well. Null where there is nothing to
+//! compare: a rejected row, or a row whose images are compared and missing or undecodable.
 
-use super::measure::{Turn, conversations, pictures};
-use super::{By, Dedup};
-use crate::decode_resize::decode::{Buffers, decode};
+use super::measure::{Turn, conversations, images};
+use super::sameness::{By, Dedup};
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use image::RgbImage;
 use image_hasher::{HashAlg, Hasher, HasherConfig};
+use llavm_model::processor::image::codecs::thumbnail;
 use llavm_pipeline::{Rejects, StageError};
 use std::sync::Arc;
 
-/// Bytes of the hash of one picture: 8 × 8 bits.
+/// The column that the first pass hands to the second.
+pub const FINGERPRINT: &str = "fingerprint";
+
+/// Bytes of the hash of one image: 8 × 8 bits.
 pub const HASH_BYTES: usize = 8;
 
-/// Pictures above this are not hashed; `decode-resize` judges them by its own `max_pixels`.
-const MAX_PIXELS: u64 = 100_000_000;
+/// Side of the square that an image is made before its frequencies are taken.
+const SIDE: u32 = 64;
 
 /// Computes fingerprints.
 pub struct Fingerprints {
@@ -46,38 +49,36 @@ impl Fingerprints {
 
     fn images(&self, rows: &RecordBatch) -> Result<Vec<Option<Vec<u8>>>, StageError> {
         if self.dedup == Dedup::Exact {
-            // A text-only row has a digest too: of no pictures.
-            return pictures(rows, |pictures| Some(digests(pictures)));
+            // A text-only row has a digest too: of no images.
+            return images(rows, |images| Some(digests(images)));
         }
         let hasher = HasherConfig::new().hash_size(8, 8).hash_alg(HashAlg::Mean).preproc_dct().to_hasher();
-        pictures(rows, |pictures| {
-            let hashes: Option<Vec<_>> =
-                pictures.iter().map(|picture| perceptual(&hasher, picture)).collect();
+        images(rows, |images| {
+            let hashes: Option<Vec<_>> = images.iter().map(|image| perceptual(&hasher, image)).collect();
             hashes.filter(|hashes| !hashes.is_empty()).map(|hashes| hashes.concat())
         })
     }
 }
 
-/// One digest per picture, so that where one ends cannot be mistaken.
-fn digests(pictures: &[&[u8]]) -> Vec<u8> {
-    pictures.iter().flat_map(|picture| *blake3::hash(picture).as_bytes()).collect()
+/// One digest per image, so that where one ends cannot be mistaken.
+fn digests(images: &[&[u8]]) -> Vec<u8> {
+    images.iter().flat_map(|image| *blake3::hash(image).as_bytes()).collect()
 }
 
 fn text_digest(turns: &[Turn<'_>]) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     for turn in turns {
-        for text in [turn.role, turn.content] {
+        for text in [turn.role, turn.content].into_iter().chain(turn.tool_calls) {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
     }
     hasher.finalize().as_bytes().to_vec()
 }
 
-/// The 64-bit hash of a picture: which of its 8 × 8 lowest frequencies are above their mean.
+/// The 64-bit hash of an image: which of its 8 × 8 lowest frequencies are above their mean.
 fn perceptual(hasher: &Hasher, encoded: &[u8]) -> Option<Vec<u8>> {
-    let mut buffers = Buffers::default();
-    let picture = decode(encoded, MAX_PIXELS, &mut buffers).ok()?;
-    let picture = RgbImage::from_raw(picture.width, picture.height, picture.pixels.to_vec())?;
-    let hash = hasher.hash_image(&picture).as_bytes().to_vec();
+    let small = thumbnail(encoded, |_, _| (SIDE, SIDE))?;
+    let image = RgbImage::from_raw(small.width, small.height, small.rgb)?;
+    let hash = hasher.hash_image(&image).as_bytes().to_vec();
     (hash.len() == HASH_BYTES).then_some(hash)
 }

@@ -1,13 +1,14 @@
 //! The columns that a condition may name: taken from a row, or measured on it.
 //!
-//! Sizes of pictures are read from their headers; a picture without a readable header has none.
+//! Sizes of images are read from their headers; an image without a readable header has none.
 
 use crate::arrays::{column, item_range};
+use crate::messages::MessageRows;
+pub use crate::messages::Turn;
 use crate::sql::{ScalarType, Scalars};
-use arrow::array::{Array, BinaryArray, ListArray, RecordBatch, StringArray, StructArray};
-use image::ImageReader;
+use arrow::array::{Array, BinaryArray, ListArray, RecordBatch, StringArray};
+use llavm_model::processor::image::codecs::size;
 use llavm_pipeline::StageError;
-use std::io::Cursor;
 
 /// One column of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +86,9 @@ impl Measure {
                 let cells: &StringArray = column(rows, self.name())?;
                 Scalars::Text(cells.iter().map(|cell| cell.map(str::to_owned)).collect())
             }
-            Self::Images => Scalars::Int(pictures(rows, |pictures| Some(pictures.len() as i64))?),
-            Self::ImageWidth => {
-                Scalars::Int(pictures(rows, |pictures| first_size(pictures).map(|size| size.0))?)
-            }
-            Self::ImageHeight => {
-                Scalars::Int(pictures(rows, |pictures| first_size(pictures).map(|size| size.1))?)
-            }
+            Self::Images => Scalars::Int(images(rows, |images| Some(images.len() as i64))?),
+            Self::ImageWidth => Scalars::Int(images(rows, |images| first_size(images).map(|size| size.0))?),
+            Self::ImageHeight => Scalars::Int(images(rows, |images| first_size(images).map(|size| size.1))?),
             Self::Turns => Scalars::Int(conversations(rows, |turns| {
                 turns.iter().filter(|turn| user(turn)).count() as i64
             })?),
@@ -103,12 +100,6 @@ impl Measure {
     }
 }
 
-/// One turn of a conversation.
-pub struct Turn<'a> {
-    pub role: &'a str,
-    pub content: &'a str,
-}
-
 fn joined(turns: &[Turn<'_>], wanted: impl Fn(&Turn<'_>) -> bool) -> String {
     let texts: Vec<&str> = turns.iter().filter(|turn| wanted(turn)).map(|turn| turn.content).collect();
     texts.join("\n")
@@ -118,8 +109,8 @@ fn chars(turns: &[Turn<'_>], wanted: impl Fn(&Turn<'_>) -> bool) -> i64 {
     turns.iter().filter(|turn| wanted(turn)).map(|turn| turn.content.chars().count() as i64).sum()
 }
 
-/// `measure` of the pictures of each row; null for null rows.
-pub fn pictures<T>(
+/// `measure` of the images of each row; null for null rows.
+pub fn images<T>(
     rows: &RecordBatch,
     measure: impl Fn(&[&[u8]]) -> Option<T>,
 ) -> Result<Vec<Option<T>>, StageError> {
@@ -127,8 +118,8 @@ pub fn pictures<T>(
     let wrong = || StageError::new("`images` is not list<binary>");
     let bytes: &BinaryArray = lists.values().as_any().downcast_ref().ok_or_else(wrong)?;
     let row = |row: usize| {
-        let pictures: Vec<&[u8]> = item_range(lists, row).map(|item| bytes.value(item)).collect();
-        if lists.is_null(row) { None } else { measure(&pictures) }
+        let images: Vec<&[u8]> = item_range(lists, row).map(|item| bytes.value(item)).collect();
+        if lists.is_null(row) { None } else { measure(&images) }
     };
     Ok((0..lists.len()).map(row).collect())
 }
@@ -138,27 +129,12 @@ pub fn conversations<T>(
     rows: &RecordBatch,
     measure: impl Fn(&[Turn<'_>]) -> T,
 ) -> Result<Vec<Option<T>>, StageError> {
-    let lists: &ListArray = column(rows, "messages")?;
-    let wrong = || StageError::new("`messages` is not list<struct<role: utf8, content: utf8>>");
-    let turns: &StructArray = lists.values().as_any().downcast_ref().ok_or_else(wrong)?;
-    let text = |name: &str| {
-        turns.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<StringArray>())
-    };
-    let (roles, contents) = text("role").zip(text("content")).ok_or_else(wrong)?;
-    let row = |row: usize| {
-        let turn = |item: usize| Turn { role: roles.value(item), content: contents.value(item) };
-        let turns: Vec<Turn<'_>> = item_range(lists, row).map(turn).collect();
-        (!lists.is_null(row)).then(|| measure(&turns))
-    };
-    Ok((0..lists.len()).map(row).collect())
+    let messages = MessageRows::of(rows)?;
+    let row = |row: usize| messages.row(row).map(|turns| measure(&turns.collect::<Vec<_>>()));
+    Ok((0..rows.num_rows()).map(row).collect())
 }
 
-/// Width and height of the first picture.
-pub fn first_size(pictures: &[&[u8]]) -> Option<(i64, i64)> {
-    size(pictures.first()?).map(|(width, height)| (width.into(), height.into()))
-}
-
-/// Width and height of a picture, from its header.
-pub fn size(picture: &[u8]) -> Option<(u32, u32)> {
-    ImageReader::new(Cursor::new(picture)).with_guessed_format().ok()?.into_dimensions().ok()
+/// Width and height of the first image.
+pub fn first_size(images: &[&[u8]]) -> Option<(i64, i64)> {
+    size(images.first()?).map(|(width, height)| (width.into(), height.into()))
 }

@@ -6,34 +6,35 @@
 //! | in `where` | what |
 //! |---|---|
 //! | `id`, `language`, `source` | as read |
-//! | `images`, `image_width`, `image_height` | number of pictures; size of the first, null without one |
+//! | `images`, `image_width`, `image_height` | number of images; size of the first, null without one |
 //! | `turns` | number of user turns |
 //! | `prompt`, `answer` | the texts of the user's or the assistant's turns, joined by line breaks |
 //! | `prompt_chars`, `answer_chars` | their lengths in characters |
 //!
-//! A condition that is null (such as `image_width > 100` without a picture) leaves the row out, as in SQL.
+//! A condition that is null (such as `image_width > 100` without an image) leaves the row out, as in SQL.
 
 mod duplicates;
+mod exact;
 mod fingerprint;
+mod hashes;
 pub(crate) mod measure;
+mod sameness;
 
+use crate::arrays::batch_of;
 use crate::row::{images_type, messages_type};
 use crate::sql::{Predicate, Scalars};
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
 use duplicates::Duplicates;
-use fingerprint::Fingerprints;
+use fingerprint::{FINGERPRINT, Fingerprints};
 use llavm_pipeline::manifest::did_you_mean;
-use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, StageKind, Sweep};
+use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, SequentialPass, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use measure::Measure;
+pub use sameness::{By, Dedup};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
-/// The column that the first pass hands to the second.
-const FINGERPRINT: &str = "fingerprint";
-
-/// Largest distance: beyond a quarter of the 64 bits, any two pictures may be alike.
+/// Largest distance: beyond a quarter of the 64 bits, any two images may be alike.
 const MAX_DISTANCE: u32 = 16;
 
 /// Parameters of `filter`.
@@ -49,42 +50,13 @@ pub struct Filter {
     /// What must be alike: `image`, `text` or `both`. Default: `both` when exact, `image` when perceptual.
     #[serde(default)]
     pub by: Option<By>,
-    /// Bits of 64 in which the hashes of pictures that look alike may differ; for `perceptual`. Default 4.
+    /// Bits of 64 in which the hashes of images that look alike may differ; for `perceptual`. Default 4.
     #[serde(default = "default_distance")]
     pub distance: u32,
 }
 
 fn default_distance() -> u32 {
     4
-}
-
-/// When two rows count as the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Dedup {
-    /// The same bytes.
-    Exact,
-    /// Pictures that look the same: their DCT hashes differ in few bits.
-    Perceptual,
-}
-
-/// What is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum By {
-    Image,
-    Text,
-    Both,
-}
-
-impl By {
-    fn images(self) -> bool {
-        self != Self::Text
-    }
-
-    fn text(self) -> bool {
-        self != Self::Image
-    }
 }
 
 impl Filter {
@@ -111,9 +83,8 @@ impl Filter {
 
 impl StageKind for Filter {
     const KIND: &'static str = "filter";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "Leave rows out: by an SQL condition, or because they repeat an earlier row";
-    const PARAMS: &'static [&'static str] = &["where", "dedup", "by", "distance"];
 }
 
 impl Parameters for Filter {
@@ -126,7 +97,7 @@ impl Parameters for Filter {
             wrong.push(("where", error.to_string()));
         }
         if self.dedup == Some(Dedup::Perceptual) && self.by() == By::Text {
-            wrong.push(("by", "\"perceptual\" compares pictures: set by = \"image\" or \"both\"".to_owned()));
+            wrong.push(("by", "\"perceptual\" compares images: set by = \"image\" or \"both\"".to_owned()));
         }
         if self.distance > MAX_DISTANCE {
             wrong.push(("distance", format!("must be at most {MAX_DISTANCE} of 64 bits")));
@@ -181,23 +152,14 @@ impl MapStage for Filter {
         }))
     }
 
-    fn sweep(&self) -> Option<Box<dyn Sweep>> {
+    fn sequential(&self) -> Option<Box<dyn SequentialPass>> {
         let dedup = self.dedup?;
         Some(Box::new(Duplicates::new(dedup, self.by(), self.distance)))
     }
 
-    fn swept(&self) -> Columns {
+    fn intermediate(&self) -> Columns {
         if self.dedup.is_some() { Columns::new().with(FINGERPRINT, DataType::Binary) } else { Columns::new() }
     }
-}
-
-/// A batch of `rows` rows with one column or none.
-pub(crate) fn batch_of(column: Option<(&str, ArrayRef)>, rows: usize) -> Result<RecordBatch, StageError> {
-    let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), true);
-    let schema = Schema::new(column.iter().map(field).collect::<Vec<_>>());
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    let columns = column.into_iter().map(|(_, column)| column).collect();
-    Ok(RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)?)
 }
 
 /// `where`, ready.

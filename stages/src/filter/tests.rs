@@ -8,7 +8,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field};
 use image::imageops::FilterType;
 use image::{ImageFormat, RgbImage};
-use llavm_pipeline::stage::{Digest, MapStage, OpenContext, Parameters, Sweep};
+use llavm_pipeline::stage::{Digest, MapStage, OpenContext, Parameters, SequentialPass};
 use llavm_pipeline::{Rejects, StageError};
 use proptest::prelude::*;
 use serde_json::json;
@@ -45,23 +45,24 @@ fn stage(params: serde_json::Value) -> Filter {
     serde_json::from_value(params).unwrap()
 }
 
-/// Pictures and one question and answer per row, with the columns in `columns`.
+/// Images and one question and answer per row, with the columns in `columns`.
 pub fn rows(rows: &[(Vec<&[u8]>, &str, &str)], columns: &[&str]) -> RecordBatch {
-    let mut images = ListBuilder::new(BinaryBuilder::new());
+    let mut cells = ListBuilder::new(BinaryBuilder::new());
     let (mut roles, mut contents) = (Vec::new(), Vec::new());
-    for (pictures, prompt, answer) in rows {
-        pictures.iter().for_each(|picture| images.values().append_value(picture));
-        images.append(true);
+    for (images, prompt, answer) in rows {
+        images.iter().for_each(|image| cells.values().append_value(image));
+        cells.append(true);
         roles.extend(["user", "assistant"]);
         contents.extend([*prompt, *answer]);
     }
+    let calls = Arc::new(StringArray::new_null(roles.len()));
     let texts: Vec<ArrayRef> =
-        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
+        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents)), calls];
     let turns = StructArray::new(message_fields(), texts, None);
     let item = Arc::new(Field::new("item", DataType::Struct(message_fields()), true));
     let messages =
         ListArray::new(item, OffsetBuffer::from_lengths(rows.iter().map(|_| 2)), Arc::new(turns), None);
-    let images = images.finish();
+    let images = cells.finish();
     assert_eq!((images.data_type(), messages.data_type()), (&images_type(), &messages_type()));
     let all: [(&str, ArrayRef); 2] = [("images", Arc::new(images)), ("messages", Arc::new(messages))];
     RecordBatch::try_from_iter(all.into_iter().filter(|(name, _)| columns.contains(name))).unwrap()
@@ -76,21 +77,21 @@ fn verdicts(params: serde_json::Value, batches: &[RecordBatch]) -> Vec<Option<St
 pub fn verdicts_of(stage: &impl MapStage, batches: &[RecordBatch]) -> Vec<Option<String>> {
     assert_eq!(stage.check(), []);
     let apply = stage.open(&NoFiles).unwrap();
-    let mut sweep = stage.sweep();
+    let mut sweep = stage.sequential();
     let mut verdicts = Vec::new();
     for batch in batches {
         let mut rejects = Rejects::none(batch.num_rows());
         let given = apply.apply(batch, &mut rejects).unwrap();
-        assert_eq!(given.schema(), stage.swept().schema());
+        assert_eq!(given.schema(), stage.intermediate().schema());
         if let Some(sweep) = &mut sweep {
             let output = sweep.next(&given, &mut rejects).unwrap();
             assert_eq!((output.num_columns(), output.num_rows()), (0, batch.num_rows()));
         }
-        let mut told = vec![None; batch.num_rows()];
+        let mut reported = vec![None; batch.num_rows()];
         rejects
             .new_rejects()
-            .for_each(|(row, reject)| told[row] = Some(format!("{}: {}", reject.code, reject.detail)));
-        verdicts.extend(told);
+            .for_each(|(row, reject)| reported[row] = Some(format!("{}: {}", reject.code, reject.detail)));
+        verdicts.extend(reported);
     }
     verdicts
 }
@@ -100,9 +101,9 @@ fn photo(name: &str) -> RgbImage {
     image::open(path).unwrap().to_rgb8()
 }
 
-pub fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
+pub fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
+    image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
@@ -119,11 +120,11 @@ fn rows_that_miss_the_condition_say_by_what_values() {
         ],
         &["images", "messages"],
     );
-    let told =
+    let reported =
         verdicts(json!({"where": "(images = 0 OR image_width >= 100) AND answer_chars > 3"}), &[batch]);
     let condition = "where: (images = 0 OR image_width >= 100) AND answer_chars > 3 does not hold";
     assert_eq!(
-        told,
+        reported,
         [
             None,
             Some(format!("{condition}: images = 1, image_width = 30, answer_chars = 4")),
@@ -135,10 +136,10 @@ fn rows_that_miss_the_condition_say_by_what_values() {
 
 #[test]
 fn a_null_measure_leaves_the_row_out_as_in_sql() {
-    let batch = rows(&[(vec![], "q", "a"), (vec![b"no picture"], "q", "a")], &["images"]);
-    let told = verdicts(json!({"where": "image_height > 1"}), &[batch]);
-    let told: Vec<_> = told.iter().map(|told| told.as_deref().unwrap()).collect();
-    assert_eq!(told, ["where: image_height > 1 does not hold: image_height = null"; 2]);
+    let batch = rows(&[(vec![], "q", "a"), (vec![b"no image"], "q", "a")], &["images"]);
+    let reported = verdicts(json!({"where": "image_height > 1"}), &[batch]);
+    let reported: Vec<_> = reported.iter().map(|reported| reported.as_deref().unwrap()).collect();
+    assert_eq!(reported, ["where: image_height > 1 does not hold: image_height = null"; 2]);
 }
 
 #[test]
@@ -166,18 +167,18 @@ fn the_first_of_equal_rows_stays_across_batches() {
         });
         assert_eq!(verdicts(json!({"dedup": "exact", "by": by}), &batches), expected, "{by}");
     };
-    repeats("both", "pictures and text", [None, None, Some(0), None, None, Some(0), Some(4)]);
-    repeats("image", "pictures", [None, None, Some(0), Some(0), None, Some(0), Some(4)]);
+    repeats("both", "images and text", [None, None, Some(0), None, None, Some(0), Some(4)]);
+    repeats("image", "images", [None, None, Some(0), Some(0), None, Some(0), Some(4)]);
     repeats("text", "text", [None, Some(0), Some(0), None, Some(0), Some(0), Some(0)]);
 }
 
 #[test]
-fn a_picture_made_smaller_and_saved_again_looks_like_itself_and_others_do_not() {
+fn an_image_made_smaller_and_saved_again_looks_like_itself_and_others_do_not() {
     let (cat, rocket) = (photo("chelsea.jpg"), photo("rocket.jpg"));
     let small = image::imageops::resize(&cat, cat.width() / 2, cat.height() / 2, FilterType::Triangle);
     let [cat, small, rocket] =
         [(cat, ImageFormat::Png), (small, ImageFormat::Jpeg), (rocket, ImageFormat::Jpeg)]
-            .map(|(picture, format)| encoded(&picture, format));
+            .map(|(image, format)| encoded(&image, format));
     let batch = rows(
         &[
             (vec![&cat], "q", "a"),
@@ -185,14 +186,14 @@ fn a_picture_made_smaller_and_saved_again_looks_like_itself_and_others_do_not() 
             (vec![&small], "q", "b"),
             (vec![], "q", "a"),
             (vec![], "q", "a"),
-            (vec![b"no picture"], "q", "a"),
-            (vec![b"no picture"], "q", "a"),
+            (vec![b"no image"], "q", "a"),
+            (vec![b"no image"], "q", "a"),
         ],
         &["images", "messages"],
     );
-    let told = verdicts(json!({"dedup": "perceptual"}), std::slice::from_ref(&batch));
-    let alike = "duplicate: pictures that look like those of row 0 of the table, counted from 0";
-    assert_eq!(told, [None, None, Some(alike.to_owned()), None, None, None, None]);
+    let reported = verdicts(json!({"dedup": "perceptual"}), std::slice::from_ref(&batch));
+    let alike = "duplicate: images that look like those of row 0 of the table, counted from 0";
+    assert_eq!(reported, [None, None, Some(alike.to_owned()), None, None, None, None]);
     assert_eq!(verdicts(json!({"dedup": "perceptual", "by": "both"}), &[batch]), vec![None; 7]);
 }
 
@@ -219,7 +220,7 @@ proptest! {
             let mut rejects = Rejects::none(1);
             sweep.next(&RecordBatch::try_from_iter([(super::FINGERPRINT, column)]).unwrap(), &mut rejects).unwrap();
             let found = rejects.new_rejects().next().map(|(_, reject)| reject.detail.clone());
-            let expected = expected.map(|row| format!("pictures that look like those of row {row} of the table, counted from 0"));
+            let expected = expected.map(|row| format!("images that look like those of row {row} of the table, counted from 0"));
             prop_assert_eq!(found, expected);
         }
     }
@@ -227,16 +228,18 @@ proptest! {
 
 #[test]
 fn wrong_parameters_are_told_before_a_run() {
-    let told = |params| {
+    let reported = |params| {
         stage(params).check().into_iter().map(|(name, text)| format!("{name}: {text}")).collect::<Vec<_>>()
     };
-    assert_eq!(told(json!({})), ["where: nothing to filter by: set `where`, `dedup` or both"]);
-    let unknown = told(json!({"where": "image_widht > 1"})).concat();
+    assert_eq!(reported(json!({})), ["where: nothing to filter by: set `where`, `dedup` or both"]);
+    let unknown = reported(json!({"where": "image_widht > 1"})).concat();
     assert!(
         unknown.starts_with("where: there is no `image_widht`. Did you mean `image_width`?"),
         "{unknown}"
     );
-    assert!(told(json!({"where": "turns +"})).concat().starts_with("where: `turns +` is no SQL condition"));
-    assert!(told(json!({"where": "turns + 1"})).concat().starts_with("where: where = \"turns + 1\": "));
-    assert_eq!(told(json!({"dedup": "perceptual", "by": "text", "distance": 17})).len(), 2);
+    assert!(
+        reported(json!({"where": "turns +"})).concat().starts_with("where: `turns +` is no SQL condition")
+    );
+    assert!(reported(json!({"where": "turns + 1"})).concat().starts_with("where: where = \"turns + 1\": "));
+    assert_eq!(reported(json!({"dedup": "perceptual", "by": "text", "distance": 17})).len(), 2);
 }

@@ -1,7 +1,7 @@
 //! Exact match: whether an answer is the reference, give or take spelling that means nothing.
 //!
-//! Both are brought to one form: Unicode NFKC (so that full-width letters and digits are the plain ones), lower case, and
-//! every character that is neither letter nor digit counts as a space, except a point or comma between two digits
+//! Both are brought to one form: Unicode NFKC (so that full-width letters and digits are the plain ones), lower case,
+//! characters that cannot be seen (zero-width spaces and the like) dropped, and every character that is neither letter nor digit counts as a space, except a point or comma between two digits
 //! ("2.5") and a sign before a number ("-5"); spaces are then collapsed and trimmed. Articles stay. Texts that nothing is
 //! left of are compared as they are.
 
@@ -13,11 +13,23 @@ pub fn is_exact(answer: &str, reference: &str) -> bool {
     if left.is_empty() && right.is_empty() { answer.trim() == reference.trim() } else { left == right }
 }
 
-/// The form that is compared.
-pub fn normalise(text: &str) -> String {
+/// Unicode NFKC in lower case.
+pub fn plain(text: &str) -> String {
     let mut text = NormalizedString::from(text);
     text.nfkc();
-    let letters: Vec<char> = text.get().to_lowercase().chars().collect();
+    text.get().to_lowercase()
+}
+
+/// Whether a character leaves a trace on paper: soft hyphens, zero-width signs, direction marks and variation selectors do
+/// not.
+pub fn visible(letter: char) -> bool {
+    !matches!(letter, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2064}'
+        | '\u{2066}'..='\u{206F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}')
+}
+
+/// The form that is compared.
+pub fn normalise(text: &str) -> String {
+    let letters: Vec<char> = plain(text).chars().filter(|letter| visible(*letter)).collect();
     let digit = |at: Option<usize>| at.and_then(|at| letters.get(at)).is_some_and(char::is_ascii_digit);
     let kept = |at: usize, letter: char| {
         let (before, after) = (at.checked_sub(1), Some(at + 1));
@@ -51,6 +63,7 @@ mod tests {
             ("红色。", "红色"),
             ("３个", "3个"),
             ("It's 2.5!", "it s 2.5"),
+            ("re\u{200B}d\u{FEFF}", "red"),
         ] {
             assert!(is_exact(answer, reference), "{answer} | {reference}");
         }

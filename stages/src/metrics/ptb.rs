@@ -3,8 +3,12 @@
 //!
 //! Kept here are its rules for captions: contractions are split (`do n't`, `it 's`, `can not`), words joined by hyphen,
 //! slash, ampersand or point stay whole, abbreviations keep their point, brackets become `-lrb-` and so on (which
-//! pycocoevalcap, looking for capitals, does not drop). Not followed: emoticons, currency signs that Stanford rewrites
-//! (£ to #), spelled-out fractions (½ to 1/2), HTML entities. `tests/metrics/captions.json` holds what the original says.
+//! pycocoevalcap, looking for capitals, does not drop), signs are rewritten (£ to `#`, ½ to `1/2`), and what its lexer
+//! does not know (zero-width spaces, emoji, many punctuation marks) ends a word and is dropped; `ptb_chars.rs` lists it,
+//! character by character. Not followed: emoticons, HTML entities. `tests/metrics/captions.json` holds what the original
+//! says.
+
+use super::ptb_chars::{DROPPED, SIGNS};
 
 /// Abbreviations that keep their point, by themselves; single letters do, too.
 const ABBREVIATIONS: &str = " jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri mr mrs ms dr \
@@ -27,7 +31,9 @@ const CLIPPED: [(&str, &[&str]); 5] = [
 
 /// The words of `text`, lower case.
 pub fn words(text: &str) -> Vec<String> {
-    let text: String = text.chars().map(plain).collect::<String>().to_lowercase();
+    // A soft hyphen joins what it stands between; nothing else unknown does.
+    let text: String = text.chars().filter(|letter| *letter != '\u{AD}').map(plain).collect();
+    let text = text.to_lowercase();
     let mut chunks = text.split_whitespace().peekable();
     let mut words = Vec::new();
     while let Some(chunk) = chunks.next() {
@@ -41,15 +47,41 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Typographic signs as the typewriter's.
+/// Typographic signs (those of Windows-1252 among the control characters, too) as the typewriter's, unknown ones as spaces.
 fn plain(letter: char) -> char {
     match letter {
-        '\u{2018}' | '\u{2019}' | '\u{201B}' => '\'',
-        '\u{201C}' | '\u{201D}' | '\u{00AB}' | '\u{00BB}' => '"',
-        '\u{2013}' | '\u{2014}' | '\u{2015}' => '—',
-        '\u{2026}' => '…',
+        '\u{91}' | '\u{92}' | '\u{2018}' | '\u{2019}' | '\u{201B}' | '\u{2039}' | '\u{203A}' => '\'',
+        '\u{93}' | '\u{94}' | '\u{201C}' | '\u{201D}' | '\u{00AB}' | '\u{00BB}' => '"',
+        '\u{96}' | '\u{97}' | '\u{2013}' | '\u{2014}' | '\u{2015}' => '—',
+        '\u{80}' | '\u{A4}' | '\u{20A0}' | '\u{20AC}' => '$',
+        // Upper and lower case may differ in being known; the lexer reads what was written.
+        other if is_dropped(other) => ' ',
         other => other,
     }
+}
+
+/// Whether the lexer does not know a character.
+fn is_dropped(letter: char) -> bool {
+    match u16::try_from(u32::from(letter)) {
+        Ok(letter) => is_in(&DROPPED, letter),
+        // Java sees two surrogates.
+        Err(_) => true,
+    }
+}
+
+/// Whether a character is part of a word.
+fn is_letter(letter: char) -> bool {
+    match u16::try_from(u32::from(letter)) {
+        Ok(0..=0x7F) => letter.is_ascii_alphanumeric() || letter == '_',
+        Ok(other) => !is_in(&SIGNS, other) && !is_in(&DROPPED, other),
+        Err(_) => false,
+    }
+}
+
+/// Whether a sorted list of ranges holds a character.
+fn is_in(ranges: &[(u16, u16)], letter: u16) -> bool {
+    let after = ranges.partition_point(|(start, _)| *start <= letter);
+    after > 0 && letter <= ranges[after - 1].1
 }
 
 /// What stands between two spaces, while it is read.
@@ -140,6 +172,13 @@ impl Chunk<'_> {
             '{' => self.push("-lcb-"),
             '}' => self.push("-rcb-"),
             '.' | ',' | ':' | ';' | '-' | '—' | '…' | '\'' | '"' | '`' => {}
+            '¢' => self.push("cents"),
+            '£' => self.push("#"),
+            '¼' => self.push("1/4"),
+            '½' => self.push("1/2"),
+            '¾' => self.push("3/4"),
+            '⅓' => self.push("1/3"),
+            '⅔' => self.push("2/3"),
             other => self.words.push(other.to_string()),
         }
         letter.len_utf8()
@@ -151,7 +190,7 @@ fn word_end(text: &str) -> Option<usize> {
     let letters: Vec<(usize, char)> = text.char_indices().collect();
     let at = |index: usize| letters.get(index).map(|(_, letter)| *letter);
     let digit = |index: usize| at(index).is_some_and(|letter| letter.is_ascii_digit());
-    let inner = |index: usize| at(index).is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+    let inner = |index: usize| at(index).is_some_and(is_letter);
     // A sign or a tag's mark may begin a word: -5, .5, #tag, @you, '80s.
     let begins = match at(0)? {
         '+' | '-' | '.' | '\'' => digit(1),
@@ -163,7 +202,9 @@ fn word_end(text: &str) -> Option<usize> {
         return None;
     }
     let joins = |index: usize| match at(index) {
-        Some('-' | '/' | '&' | '@' | '.' | '\'' | '!' | '?') => inner(index + 1) && inner(index - 1),
+        Some('-' | '\u{2010}' | '\u{2011}' | '/' | '&' | '@' | '.' | '\'' | '!' | '?') => {
+            inner(index + 1) && inner(index - 1)
+        }
         Some(',' | ':') => digit(index + 1) && digit(index - 1),
         _ => false,
     };

@@ -1,6 +1,6 @@
 //! How sure a score is, and whether two differ: the bootstrap (Efron 1979) and paired tests.
 //!
-//! What is drawn with replacement are **units**, not rows: questions about one picture stand or fall together, and
+//! What is drawn with replacement are **units**, not rows: questions about one image stand or fall together, and
 //! drawing them one by one would make intervals look too narrow. A replicate says how often each row stands in it (its
 //! weight); a statistic is a function of these weights, so that corpus measures such as BLEU are resampled like means.
 //! Everything is a function of the seed.
@@ -50,25 +50,38 @@ impl Resampler {
 
     /// The statistic of every replicate that has one, from small to large.
     fn replicates(&self, statistic: &dyn Fn(&[f64]) -> f64) -> Vec<f64> {
+        let mut values = Vec::with_capacity(self.replicates);
+        self.each(&mut |weights| values.push(statistic(weights)));
+        sorted(values)
+    }
+
+    /// Hands over the weights of every replicate.
+    fn each(&self, take: &mut dyn FnMut(&[f64])) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut weights = self.once();
         let mut drawn = vec![0.0; self.n_units];
-        let values = (0..self.replicates).map(|_| {
+        for _ in 0..self.replicates {
             drawn.fill(0.0);
             for _ in 0..self.n_units {
                 drawn[rng.random_range(0..self.n_units)] += 1.0;
             }
             weights.iter_mut().zip(&self.units).for_each(|(weight, unit)| *weight = drawn[*unit]);
-            statistic(&weights)
-        });
-        let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
-        values.sort_by(f64::total_cmp);
-        values
+            take(&weights);
+        }
     }
 
     /// The 95% interval of a statistic of row weights; `None` without replicates, or where the statistic has no value.
     pub fn interval(&self, statistic: impl Fn(&[f64]) -> f64) -> Option<Interval> {
         middle(&self.replicates(&statistic))
+    }
+
+    /// The intervals of `count` statistics that are computed together.
+    pub fn intervals(&self, count: usize, statistics: impl Fn(&[f64]) -> Vec<f64>) -> Vec<Option<Interval>> {
+        let mut columns = vec![Vec::with_capacity(self.replicates); count];
+        self.each(&mut |weights| {
+            columns.iter_mut().zip(statistics(weights)).for_each(|(column, value)| column.push(value));
+        });
+        columns.into_iter().map(|column| middle(&sorted(column))).collect()
     }
 
     /// Compares two statistics on the same replicates; `None` as for [`Resampler::interval`].
@@ -85,6 +98,13 @@ impl Resampler {
         let p = 2.0 * (below.min(above) + 1) as f64 / (values.len() + 1) as f64;
         Some(Difference { difference: apart(&self.once()), interval, p: p.min(1.0) })
     }
+}
+
+/// The values that there are, from small to large.
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.retain(|value| value.is_finite());
+    values.sort_by(f64::total_cmp);
+    values
 }
 
 /// The middle of sorted values, by the nearest rank.
@@ -115,9 +135,33 @@ pub fn sign_test(wins: usize, losses: usize) -> f64 {
     (2.0 * sum).min(1.0)
 }
 
+/// The p values of several tests corrected for their number (Holm 1979): with all true differences zero, the chance that
+/// any is below 0.05 stays below 0.05. In the order given.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    let mut corrected = vec![1.0; p.len()];
+    let mut least = 0.0_f64;
+    for (rank, at) in order.into_iter().enumerate() {
+        least = least.max(p[at] * (p.len() - rank) as f64).min(1.0);
+        corrected[at] = least;
+    }
+    corrected
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn corrected_p_values_equal_those_of_r() {
+        // p.adjust(c(0.01, 0.04, 0.03, 0.005, 0.5), "holm") in R
+        let found = holm(&[0.01, 0.04, 0.03, 0.005, 0.5]);
+        for (found, expected) in found.iter().zip([0.04, 0.09, 0.09, 0.025, 0.5]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+        assert!(holm(&[]).is_empty() && holm(&[0.7, 0.9]) == [1.0, 1.0]);
+    }
 
     fn rows(n: usize) -> Vec<f64> {
         (0..n).map(|row| f64::from(row % 4 == 0)).collect()

@@ -74,6 +74,12 @@ impl Words {
         }
     }
 
+    /// jieba's words, none but those of its dictionary: 无狗 is two, 无花果 one.
+    pub fn in_dictionary(&mut self, text: &str) -> Vec<String> {
+        let words = self.jieba.get_or_insert_default().cut(text, false);
+        words.iter().map(|token| token.word.to_owned()).collect()
+    }
+
     fn jieba(&mut self, text: &str) -> Vec<String> {
         let text = text.trim().replace('。', "");
         let words = self.jieba.get_or_insert_default().cut(&text, true);

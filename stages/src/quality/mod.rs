@@ -8,20 +8,22 @@
 //! | `url` | a text holds a web address |
 //! | `tag` | a text holds a tag such as `<person>` (but for `<image>` in a question) |
 //! | `language` | the answers are in none of `languages` |
-//! | `image-too-small`, `aspect-ratio` | a picture's shorter side, or its longer side over its shorter |
+//! | `image-too-small`, `aspect-ratio` | an image's shorter side, or its longer side over its shorter |
 //! | `repeated-answer` | the same answers came `max_repeats` times before |
 //!
-//! The first reason counts. A picture whose header cannot be read is left to `decode-resize`; a row without pictures passes the rules
-//! about them. Near-duplicate pictures are `filter` with `dedup = "perceptual"`; lengths in tokens are `tokenize`'s.
+//! The first reason counts. An image whose header cannot be read is left to `decode-resize`; a row without images passes the rules
+//! about them. Near-duplicate images are `filter` with `dedup = "perceptual"`; lengths in tokens are `tokenize`'s.
+//!
+//! A condition in SQL (`filter`) says anything but has one reason; the usual faults deserve a name each in every count.
 
 mod repeats;
 mod rules;
 
-use crate::filter::batch_of;
+use crate::arrays::batch_of;
 use crate::row::{images_type, messages_type};
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
-use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, StageKind, Sweep};
+use llavm_pipeline::stage::{Apply, MapStage, OpenContext, Parameters, SequentialPass, StageKind};
 use llavm_pipeline::{Columns, Rejects, StageError};
 use repeats::{ANSWERS, Repeats, answers};
 use serde::{Deserialize, Serialize};
@@ -41,20 +43,20 @@ pub struct Quality {
     /// Codes of which one must be the language of the answers (`zh`, `en`, `ja`, `ko`, others as in ISO 639-3). Answers without letters
     /// pass. Default: any.
     pub languages: Vec<String>,
-    /// Fewest pixels of the shorter side of each picture. Default: any.
+    /// Fewest pixels of the shorter side of each image. Default: any.
     pub min_image_side: Option<u32>,
-    /// Most that the longer side of a picture may be of the shorter (3.0: three times as long). Default: any.
+    /// Most that the longer side of an image may be of the shorter (3.0: three times as long). Default: any.
     pub max_aspect_ratio: Option<f64>,
     /// How many rows may have the same answers; the first ones stay. Default: any number.
     pub max_repeats: Option<u32>,
 }
 
 impl Quality {
-    fn looks_at_images(&self) -> bool {
+    fn needs_image_bytes(&self) -> bool {
         self.min_image_side.is_some() || self.max_aspect_ratio.is_some()
     }
 
-    fn looks_at_texts(&self) -> bool {
+    fn needs_texts(&self) -> bool {
         let without_texts = Self {
             min_image_side: self.min_image_side,
             max_aspect_ratio: self.max_aspect_ratio,
@@ -68,17 +70,7 @@ impl StageKind for Quality {
     const KIND: &'static str = "quality";
     const VERSION: u32 = 1;
     const ABOUT: &'static str =
-        "leave out rows by length, language, web addresses, tags, repeats, picture size";
-    const PARAMS: &'static [&'static str] = &[
-        "min_answer_chars",
-        "max_answer_chars",
-        "reject_urls",
-        "reject_tags",
-        "languages",
-        "min_image_side",
-        "max_aspect_ratio",
-        "max_repeats",
-    ];
+        "leave out rows by length, language, web addresses, tags, repeats, image size";
 }
 
 impl Parameters for Quality {
@@ -105,10 +97,10 @@ impl Parameters for Quality {
 impl MapStage for Quality {
     fn input(&self) -> Columns {
         let mut columns = Columns::new();
-        if self.looks_at_images() {
+        if self.needs_image_bytes() {
             columns = columns.with("images", images_type());
         }
-        if self.looks_at_texts() {
+        if self.needs_texts() {
             columns = columns.with("messages", messages_type());
         }
         columns
@@ -129,10 +121,10 @@ impl MapStage for Quality {
     fn open(&self, _context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError> {
         let stage = self.clone();
         Ok(Box::new(move |rows: &RecordBatch, rejects: &mut Rejects| {
-            if stage.looks_at_texts() {
+            if stage.needs_texts() {
                 rules::texts(&stage, rows, rejects)?;
             }
-            if stage.looks_at_images() {
+            if stage.needs_image_bytes() {
                 rules::images(&stage, rows, rejects)?;
             }
             let counted = stage.max_repeats.map(|_| answers(rows, rejects)).transpose()?;
@@ -140,11 +132,11 @@ impl MapStage for Quality {
         }))
     }
 
-    fn sweep(&self) -> Option<Box<dyn Sweep>> {
-        self.max_repeats.map(|most| Box::new(Repeats::new(most)) as Box<dyn Sweep>)
+    fn sequential(&self) -> Option<Box<dyn SequentialPass>> {
+        self.max_repeats.map(|most| Box::new(Repeats::new(most)) as Box<dyn SequentialPass>)
     }
 
-    fn swept(&self) -> Columns {
+    fn intermediate(&self) -> Columns {
         if self.max_repeats.is_some() {
             Columns::new().with(ANSWERS, DataType::Binary)
         } else {

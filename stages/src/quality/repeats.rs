@@ -3,11 +3,10 @@
 //! In, first pass: conversations; out: `answers` binary, a digest of all that the assistant says, null in rejected rows. In, second
 //! pass: the digests in row order; out: rejects.
 
-use crate::arrays::column;
-use crate::filter::batch_of;
+use crate::arrays::{batch_of, column};
 use crate::filter::measure::conversations;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
-use llavm_pipeline::stage::Sweep;
+use llavm_pipeline::stage::SequentialPass;
 use llavm_pipeline::{Rejects, StageError};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +46,7 @@ impl Repeats {
     }
 }
 
-impl Sweep for Repeats {
+impl SequentialPass for Repeats {
     fn next(&mut self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
         let digests: &BinaryArray = column(rows, ANSWERS)?;
         for (row, digest) in digests.iter().enumerate() {

@@ -1,10 +1,11 @@
 //! The rules that look at one row at a time.
 
 use super::Quality;
-use crate::filter::measure::{Turn, conversations, pictures, size};
+use crate::filter::measure::{self, Turn, conversations};
 use crate::language::detect;
 use crate::read::{IMAGE_PLACEHOLDER, short};
 use arrow::array::RecordBatch;
+use llavm_model::processor::image::codecs::size;
 use llavm_pipeline::{Rejects, StageError};
 
 /// Why a row is left out: code and detail.
@@ -20,9 +21,9 @@ pub fn texts(stage: &Quality, rows: &RecordBatch, rejects: &mut Rejects) -> Resu
     Ok(())
 }
 
-/// The rules about pictures.
+/// The rules about images.
 pub fn images(stage: &Quality, rows: &RecordBatch, rejects: &mut Rejects) -> Result<(), StageError> {
-    let reasons = pictures(rows, |pictures| pictures.iter().find_map(|picture| of_picture(stage, picture)))?;
+    let reasons = measure::images(rows, |images| images.iter().find_map(|image| of_image(stage, image)))?;
     reject(reasons.into_iter(), rejects);
     Ok(())
 }
@@ -101,8 +102,8 @@ fn language(wanted: &[String], answers: &str) -> Option<Reason> {
     })
 }
 
-fn of_picture(stage: &Quality, picture: &[u8]) -> Option<Reason> {
-    let (width, height) = size(picture)?;
+fn of_image(stage: &Quality, image: &[u8]) -> Option<Reason> {
+    let (width, height) = size(image)?;
     let (short, long) = (width.min(height), width.max(height));
     let small = stage.min_image_side.filter(|min| short < *min);
     let small =

@@ -84,12 +84,11 @@ fn an_answer_may_come_so_often_and_no_more_across_batches() {
 }
 
 #[test]
-fn small_and_narrow_pictures_are_left_out_and_text_only_rows_stay() {
-    let picture = |width, height| encoded(&RgbImage::new(width, height), ImageFormat::Png);
-    let (fine, small, wide) = (picture(100, 80), picture(100, 31), picture(200, 64));
-    let pictures: [Vec<&[u8]>; 5] =
-        [vec![&fine], vec![&fine, &small], vec![&wide], vec![], vec![b"no picture"]];
-    let batch = rows(&pictures.map(|pictures| (pictures, "q", "a")), &["images"]);
+fn small_and_narrow_images_are_left_out_and_text_only_rows_stay() {
+    let image = |width, height| encoded(&RgbImage::new(width, height), ImageFormat::Png);
+    let (fine, small, wide) = (image(100, 80), image(100, 31), image(200, 64));
+    let images: [Vec<&[u8]>; 5] = [vec![&fine], vec![&fine, &small], vec![&wide], vec![], vec![b"no image"]];
+    let batch = rows(&images.map(|images| (images, "q", "a")), &["images"]);
     let verdicts = verdicts_of(&stage(json!({"min_image_side": 32, "max_aspect_ratio": 3.0})), &[batch]);
     insta::assert_snapshot!(shown(&verdicts), @r"
     fine
@@ -101,9 +100,12 @@ fn small_and_narrow_pictures_are_left_out_and_text_only_rows_stay() {
 }
 
 #[test]
-fn rules_that_let_nothing_or_everything_pass_are_told() {
-    let told = |params| stage(params).check().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-    assert_eq!(told(json!({})), ["min_answer_chars"]);
-    assert_eq!(told(json!({"min_answer_chars": 9, "max_answer_chars": 3})), ["max_answer_chars"]);
-    assert_eq!(told(json!({"max_aspect_ratio": 0.5, "max_repeats": 0})), ["max_aspect_ratio", "max_repeats"]);
+fn rules_that_let_nothing_or_everything_pass_are_reported() {
+    let reported = |params| stage(params).check().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(reported(json!({})), ["min_answer_chars"]);
+    assert_eq!(reported(json!({"min_answer_chars": 9, "max_answer_chars": 3})), ["max_answer_chars"]);
+    assert_eq!(
+        reported(json!({"max_aspect_ratio": 0.5, "max_repeats": 0})),
+        ["max_aspect_ratio", "max_repeats"]
+    );
 }

@@ -1,10 +1,11 @@
 //! Cells of Arrow arrays as [`Value`]s: every string, binary, list and dictionary variant reads the same.
 
+use super::raw::RawColumn;
 use super::value::Value;
 use crate::sql::ScalarType;
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{
-    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    DataType, Field, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
 };
 use arrow::datatypes::{UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -20,7 +21,16 @@ pub fn row_value(batch: &RecordBatch, row: usize) -> Value<'_> {
     )
 }
 
-/// Element `row` of an array. Types without a counterpart (dates, decimals) become their text.
+/// The column and, under dotted paths, the fields of its structs.
+pub fn flatten(prefix: &str, field: &Field, columns: &mut Vec<RawColumn>) {
+    let name = format!("{prefix}{}", field.name());
+    columns.push(RawColumn::new(name.as_str(), type_name(field.data_type())));
+    if let DataType::Struct(fields) = field.data_type() {
+        fields.iter().for_each(|field| flatten(&format!("{name}."), field, columns));
+    }
+}
+
+/// Element `row` of an array. Types without a counterpart (dates) become their text.
 pub fn cell_value(array: &dyn Array, row: usize) -> Value<'_> {
     if row >= array.len() || array.is_null(row) {
         return Value::Null;
@@ -37,6 +47,8 @@ pub fn cell_value(array: &dyn Array, row: usize) -> Value<'_> {
         DataType::Struct(_) => object(array.as_struct(), row),
         DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => list(array, row),
         DataType::Dictionary(..) => dictionary(array, row),
+        DataType::Map(..) => map(array, row),
+        DataType::ListView(_) | DataType::LargeListView(_) => list_view(array, row),
         _ => number(array, row).unwrap_or_else(|| displayed(array, row)),
     }
 }
@@ -79,6 +91,28 @@ fn list(array: &dyn Array, row: usize) -> Value<'_> {
     Value::List(range.map(|item| cell_value(values, item)).collect())
 }
 
+fn list_view(array: &dyn Array, row: usize) -> Value<'_> {
+    let (values, start, length) = if let DataType::ListView(_) = array.data_type() {
+        let list = array.as_list_view::<i32>();
+        (list.values(), list.value_offset(row) as usize, list.value_size(row) as usize)
+    } else {
+        let list = array.as_list_view::<i64>();
+        (list.values(), list.value_offset(row) as usize, list.value_size(row) as usize)
+    };
+    Value::List((start..start + length).map(|item| cell_value(values, item)).collect())
+}
+
+/// A map as a struct of its keys.
+fn map(array: &dyn Array, row: usize) -> Value<'_> {
+    let map = array.as_map();
+    let offsets = map.value_offsets();
+    let entry = |item: usize| {
+        let key = cell_value(map.keys(), item);
+        (Cow::Owned(key.as_text().unwrap_or_default().into_owned()), cell_value(map.values(), item))
+    };
+    Value::Object((offsets[row] as usize..offsets[row + 1] as usize).map(entry).collect())
+}
+
 fn dictionary(array: &dyn Array, row: usize) -> Value<'_> {
     let dictionary = array.as_any_dictionary();
     let key = number(dictionary.keys(), row);
@@ -93,19 +127,31 @@ fn number(array: &dyn Array, row: usize) -> Option<Value<'static>> {
         DataType::Int8 => Value::Int(array.as_primitive::<Int8Type>().value(row).into()),
         DataType::Int16 => Value::Int(array.as_primitive::<Int16Type>().value(row).into()),
         DataType::Int32 => Value::Int(array.as_primitive::<Int32Type>().value(row).into()),
-        DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(row)),
+        DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(row).into()),
         DataType::UInt8 => Value::Int(array.as_primitive::<UInt8Type>().value(row).into()),
         DataType::UInt16 => Value::Int(array.as_primitive::<UInt16Type>().value(row).into()),
         DataType::UInt32 => Value::Int(array.as_primitive::<UInt32Type>().value(row).into()),
-        DataType::UInt64 => {
-            let number = array.as_primitive::<UInt64Type>().value(row);
-            i64::try_from(number).map_or(Value::Float(number as f64), Value::Int)
-        }
-        DataType::Float16 => Value::Float(array.as_primitive::<Float16Type>().value(row).to_f64()),
-        DataType::Float32 => Value::Float(array.as_primitive::<Float32Type>().value(row).into()),
+        DataType::UInt64 => Value::Int(array.as_primitive::<UInt64Type>().value(row).into()),
+        DataType::Float16 => single(array.as_primitive::<Float16Type>().value(row).to_f32()),
+        DataType::Float32 => single(array.as_primitive::<Float32Type>().value(row)),
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => match displayed(array, row) {
+            Value::Text(text) => Value::Number(Cow::Owned(text.into_owned())),
+            _ => Value::Null,
+        },
         DataType::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(row)),
         _ => return None,
     })
+}
+
+/// A float of 32 bits with the digits that tell it apart from its neighbours: 0.1, not 0.10000000149011612.
+fn single(number: f32) -> Value<'static> {
+    match serde_json::to_string(&number) {
+        Ok(text) if number.is_finite() => Value::Number(Cow::Owned(text)),
+        _ => Value::Float(number.into()),
+    }
 }
 
 fn displayed(array: &dyn Array, row: usize) -> Value<'_> {
@@ -124,7 +170,11 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Boolean => "bool".to_owned(),
         other if other.is_integer() => "int".to_owned(),
         other if other.is_floating() => "float".to_owned(),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item) => {
             format!("list<{}>", type_name(item.data_type()))
         }
         DataType::Struct(fields) => {
@@ -135,6 +185,8 @@ pub fn type_name(data_type: &DataType) -> String {
             format!("struct<{}>", fields.join(", "))
         }
         DataType::Dictionary(_, values) => type_name(values),
+        DataType::Map(..) => "struct<…>".to_owned(),
+        other if other.is_decimal() => "float".to_owned(),
         other => other.to_string().to_lowercase(),
     }
 }

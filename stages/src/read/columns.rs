@@ -8,7 +8,10 @@ use llavm_pipeline::StageError;
 use llavm_pipeline::manifest::nearest;
 use serde::{Deserialize, Serialize};
 
-/// How a row tells its conversation.
+/// The output columns that are made of raw ones.
+pub const MADE: [&str; 6] = ["images", "messages", "id", "language", "source", "group"];
+
+/// How a row holds its conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conversation {
@@ -24,7 +27,7 @@ pub enum Conversation {
 }
 
 impl Conversation {
-    /// The keys of `columns` that tell the conversation; each is also the name of the column when the manifest says nothing.
+    /// The keys of `columns` that hold the conversation; each is also the name of the column when the manifest says nothing.
     fn keys(self) -> &'static [&'static str] {
         match self {
             Self::PromptAnswer => &["prompt", "answer"],
@@ -48,7 +51,7 @@ impl Conversation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ColumnNames {
-    /// The picture or pictures. Default: `image` or `images` where the files have it.
+    /// The image or images. Default: `image` or `images` where the files have it.
     pub image: Option<String>,
     /// The question, or the list of messages up to the answer.
     pub prompt: Option<String>,
@@ -60,10 +63,18 @@ pub struct ColumnNames {
     pub conversations: Option<String>,
     /// What names the row in reports. Default: `<file name>#<row in file>`.
     pub id: Option<String>,
+    /// A system message of its own, put before the other turns. Default: `system` where the files have it; "" for none.
+    pub system: Option<String>,
+    /// Turns before the prompt: a list of pairs of a question and an answer. Default: `history` where the files have it; "" for none.
+    pub history: Option<String>,
+    /// What the prompt is about, put on a line of its own behind it. Default: `input` where the prompt is `instruction` (alpaca).
+    pub input: Option<String>,
     /// Language of the texts, for slices of reports.
     pub language: Option<String>,
     /// Where the row came from, for slices of reports.
     pub source: Option<String>,
+    /// What rows of one group share: `shard` puts them on one side of the split. Default: their images.
+    pub group: Option<String>,
 }
 
 /// What the image column is called where the manifest does not say it.
@@ -85,8 +96,30 @@ impl ColumnNames {
     pub fn sought(&self, conversation: Conversation) -> Vec<Vec<&str>> {
         let image = self.image.as_deref().map_or_else(|| USUAL_IMAGE.to_vec(), |name| vec![name]);
         let texts = conversation.keys().iter().map(|key| self.get(key).unwrap_or(key));
-        let told = [&self.id, &self.language, &self.source].into_iter().flatten().map(String::as_str);
-        texts.chain(told).map(|name| vec![name]).chain([image]).collect()
+        let reported =
+            [&self.id, &self.language, &self.source, &self.group, &self.system, &self.history, &self.input];
+        let reported = reported.into_iter().flatten().map(String::as_str).filter(|name| !name.is_empty());
+        // What is used where it is there has to be looked for as well.
+        let usual = self.usual().into_iter().map(|(_, name)| name);
+        texts.chain(reported).chain(usual).map(|name| vec![name]).chain([image]).collect()
+    }
+
+    /// Columns that are used where they are there, though the manifest does not name them.
+    fn usual(&self) -> Vec<(&'static str, &'static str)> {
+        let mut usual = Vec::new();
+        if self.system.is_none() {
+            usual.push(("system", "system"));
+        }
+        if self.history.is_none() {
+            usual.push(("history", "history"));
+        }
+        if self.input.is_none()
+            && self.prompt.as_deref() == Some("instruction")
+            && self.answer.as_deref() != Some("input")
+        {
+            usual.push(("input", "input"));
+        }
+        usual
     }
 
     /// Keys that `conversation` has no use for.
@@ -120,9 +153,13 @@ pub struct Mapping {
     pub image: Option<String>,
     /// One name for each key of the conversation, in its order; a `prompt` may be missing where `prompts` are given.
     pub texts: Vec<Option<String>>,
+    pub system: Option<String>,
+    pub history: Option<String>,
+    pub input: Option<String>,
     pub id: Option<String>,
     pub language: Option<String>,
     pub source: Option<String>,
+    pub group: Option<String>,
 }
 
 impl Mapping {
@@ -143,6 +180,15 @@ impl Mapping {
             None if *key == "prompt" && has_prompts && !exists(key, columns) => Ok(None),
             None => found(key).map(Some),
         };
+        let usual = names.usual();
+        let extra = |key: &str, name: &Option<String>| -> Result<Option<String>, StageError> {
+            let usual = usual.iter().find(|(other, _)| *other == key).map(|(_, name)| *name);
+            let usual =
+                usual.filter(|name| columns.iter().any(|column| column.name == *name && column.is_text()));
+            // An empty name says that no column is that.
+            let name = name.clone().filter(|name| !name.is_empty());
+            Ok(given(&name)?.or(usual.map(str::to_owned)))
+        };
         let usual_image = USUAL_IMAGE.iter().find(|name| exists(name, columns));
         let image = match &names.image {
             Some(name) => Some(found(name)?),
@@ -152,9 +198,13 @@ impl Mapping {
             conversation,
             image,
             texts: conversation.keys().iter().map(text).collect::<Result<_, _>>()?,
+            system: extra("system", &names.system)?,
+            history: extra("history", &names.history)?,
+            input: extra("input", &names.input)?,
             id: given(&names.id)?,
             language: given(&names.language)?,
             source: given(&names.source)?,
+            group: given(&names.group)?,
         })
     }
 
@@ -165,17 +215,19 @@ impl Mapping {
             conversation,
             image: names.image.clone(),
             texts: conversation.keys().iter().map(text).collect(),
+            system: names.system.clone(),
+            history: names.history.clone(),
+            input: names.input.clone(),
             id: names.id.clone(),
             language: names.language.clone(),
             source: names.source.clone(),
+            group: names.group.clone(),
         }
     }
 
     /// The first column it needs that is not among `columns`.
     pub fn first_missing(&self, columns: &[RawColumn]) -> Option<String> {
-        self.needed(&["images", "messages", "id", "language", "source"])
-            .into_iter()
-            .find(|name| !exists(name, columns))
+        self.needed(&MADE).into_iter().find(|name| !exists(name, columns))
     }
 
     /// The raw columns that the named output columns are made of.
@@ -184,10 +236,21 @@ impl Mapping {
         for column in output {
             match *column {
                 "id" => needed.extend(self.id.clone()),
-                "images" | "n_images" => needed.extend(self.image.clone()),
-                "messages" => needed.extend(self.texts.iter().flatten().cloned()),
+                "images" | "image_digests" | "n_images" => match &self.image {
+                    Some(image) => needed.push(image.clone()),
+                    // Then the conversation may hold them.
+                    None => needed.extend(self.needed(&["messages"])),
+                },
+                "messages" => {
+                    let extra = [&self.system, &self.history, &self.input];
+                    needed.extend(self.texts.iter().chain(extra).flatten().cloned());
+                }
                 "language" => needed.extend(self.language.clone()),
                 "source" => needed.extend(self.source.clone()),
+                "group" => match &self.group {
+                    Some(group) => needed.push(group.clone()),
+                    None => needed.extend(self.needed(&["images"])),
+                },
                 _ => {}
             }
         }
@@ -229,7 +292,7 @@ mod tests {
             ("input", "string"),
             ("caption", "list<string>"),
         ]
-        .map(|(name, kind)| RawColumn { name: name.to_owned(), kind: kind.to_owned() })
+        .map(|(name, kind)| RawColumn::new(name, kind))
         .to_vec()
     }
 

@@ -1,16 +1,31 @@
-//! Turns of a conversation from the layouts data sets use.
+//! Turns of a conversation, from any layout that data sets use: one reader for all of them.
 //!
-//! In: the cells of a row. Out: turns that alternate user, assistant, after at most one system turn, and end in an answer;
-//! anything else is a reject that says which message breaks the rule. Texts are passed on unchanged.
+//! In: the cells of a row. Out: its turns and the images that stand in them. Whether the turns make sense is for the chat template to
+//! say; here a row is rejected only when it does not end in an answer, asks nothing, or cannot be read. Texts are passed on unchanged.
+//!
+//! | cell | turns |
+//! |---|---|
+//! | list of `{role, content}` or `{from, value}` | one each; roles as [`ROLES`] has them |
+//! | list of `{user, assistant}`, `{query, response}` …, or of pairs of texts (`history`) | two each |
+//! | struct of lists (`datasets.Sequence`) | as the list of structs |
+//! | JSON text of any of these | the same |
+//! | any other text, where the column says who speaks (`prompt`, `completion`) | one |
+//!
+//! Content is text, or a list of parts: text, and images by [`image_cell`](super::image_cell).
 
-use super::image_cell::short;
+mod calls;
+
+use super::columns::{Conversation as Layout, Mapping};
+use super::image_cell::{self, Image, short};
+use super::json;
+use super::marks::{IMAGE_PLACEHOLDER, Marks};
 use super::raw::reject;
 use super::value::Value;
 use llavm_pipeline::rejects::Reject;
 use std::borrow::Cow;
 
-/// Stands for a picture inside text; `image-pads` puts the image tokens there.
-pub const IMAGE_PLACEHOLDER: &str = "<image>";
+/// An image inside text, as Qwen-VL writes it: `<img>path</img>`.
+const TAG: (&str, &str) = ("<img>", "</img>");
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +33,30 @@ pub enum Role {
     System,
     User,
     Assistant,
+    Tool,
 }
+
+/// The names seen in data sets.
+const ROLES: [(Role, &[&str]); 4] = [
+    (Role::System, &["system", "developer"]),
+    (Role::User, &["user", "human", "usr", "prompter"]),
+    (Role::Assistant, &["assistant", "gpt", "model", "bot", "chatgpt"]),
+    (Role::Tool, &["tool", "function", "observation", "tool_response", "function_response", "ipython"]),
+];
+
+/// Turns that are calls of a tool, by the assistant.
+const CALLS: [&str; 3] = ["function_call", "tool_call", "tool_calls"];
+
+/// What questions and answers are called where one struct holds both.
+const PAIRS: [(&str, &str); 7] = [
+    ("user", "assistant"),
+    ("human", "gpt"),
+    ("query", "response"),
+    ("question", "answer"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("prompt", "completion"),
+];
 
 impl Role {
     /// The name chat templates use.
@@ -27,17 +65,13 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
     }
 
-    /// The names seen in data sets: LLaVA's `human`/`gpt`, chat templates' `user`/`assistant`.
     fn parse(name: &str) -> Option<Self> {
-        match name.trim().to_ascii_lowercase().as_str() {
-            "system" => Some(Self::System),
-            "user" | "human" => Some(Self::User),
-            "assistant" | "gpt" | "model" | "bot" | "chatgpt" => Some(Self::Assistant),
-            _ => None,
-        }
+        let name = name.trim().to_ascii_lowercase();
+        ROLES.iter().find(|(_, names)| names.contains(&name.as_str())).map(|(role, _)| *role)
     }
 }
 
@@ -46,24 +80,89 @@ impl Role {
 pub struct Message<'a> {
     pub role: Role,
     pub content: Cow<'a, str>,
+    /// Calls of tools, as JSON text of a list.
+    pub tool_calls: Option<String>,
 }
 
-/// A question and its answer.
-pub fn from_prompt_answer<'a>(
-    prompt: Cow<'a, str>,
-    answer: Option<&'a Value<'_>>,
-) -> Result<Vec<Message<'a>>, Reject> {
-    let answer = text_cell("answer", answer)?.ok_or_else(|| reject("no-answer", "the answer is null"))?;
-    Ok(vec![
-        Message { role: Role::User, content: prompt },
-        Message { role: Role::Assistant, content: answer },
-    ])
+/// A row's turns, and the images that stand in them.
+#[derive(Debug, Default)]
+pub struct Conversation<'a> {
+    pub turns: Vec<Message<'a>>,
+    pub images: Vec<Image<'static>>,
+}
+
+/// How the rows of a source hold their conversation.
+pub struct Reader {
+    pub mapping: Mapping,
+    pub marks: Marks,
+}
+
+impl Reader {
+    /// Whether the images of a row are those that its conversation holds.
+    pub fn holds_images(&self) -> bool {
+        self.mapping.image.is_none()
+    }
+
+    fn cell<'a>(name: Option<&str>, row: &'a Value<'_>) -> Option<&'a Value<'a>> {
+        name.and_then(|name| row.get(name)).filter(|cell| **cell != Value::Null)
+    }
+
+    /// The row's conversation; `drawn` gives a prompt where it has none.
+    pub fn read<'a>(
+        &self,
+        row: &'a Value<'_>,
+        drawn: impl FnOnce() -> Option<Cow<'a, str>>,
+    ) -> Result<Conversation<'a>, Reject> {
+        let mapping = &self.mapping;
+        let text = |index: usize| Self::cell(mapping.texts.get(index).and_then(Option::as_deref), row);
+        let mut found = Builder { in_text: self.holds_images(), ..Builder::default() };
+        found.system(Self::cell(mapping.system.as_deref(), row))?;
+        found.add(Self::cell(mapping.history.as_deref(), row), None)?;
+        match mapping.conversation {
+            Layout::PromptAnswer => {
+                let prompt = prompt(text(0), Self::cell(mapping.input.as_deref(), row))?;
+                let prompt = prompt.filter(|prompt| !prompt.trim().is_empty()).or_else(drawn);
+                // Without one to draw, an empty prompt stays what it is: the image may be the question.
+                let prompt = prompt.or(text_cell("prompt", text(0))?);
+                found.said(Role::User, prompt.ok_or_else(|| reject("no-prompt", "the prompt is null"))?)?;
+                let answer = text_cell("answer", text(1))?;
+                let answer = answer.ok_or_else(|| reject("no-answer", "the answer is null"))?;
+                found.turns.push(Message { role: Role::Assistant, content: answer, tool_calls: None });
+            }
+            Layout::Messages | Layout::Llava => found.add(text(0), None)?,
+            Layout::PromptCompletion => {
+                found.add(text(0), Some(Role::User))?;
+                found.add(text(1), Some(Role::Assistant))?;
+            }
+        }
+        let Builder { mut turns, images, .. } = found;
+        let mut seen = None;
+        for turn in turns.iter_mut().filter(|turn| turn.role == Role::User && !self.marks.is_empty()) {
+            turn.content = self.marks.replaced(std::mem::take(&mut turn.content), &mut seen)?;
+        }
+        let may_hold_images = mapping.image.is_some() || !images.is_empty();
+        Ok(Conversation { turns: checked(turns, may_hold_images)?, images })
+    }
+}
+
+/// A prompt, and behind it what it is about (alpaca's `input`).
+fn prompt<'a>(
+    prompt: Option<&'a Value<'_>>,
+    input: Option<&'a Value<'_>>,
+) -> Result<Option<Cow<'a, str>>, Reject> {
+    let prompt = text_cell("prompt", prompt)?;
+    let input = text_cell("input", input)?.filter(|input| !input.trim().is_empty());
+    Ok(match (prompt, input) {
+        (Some(prompt), Some(input)) => Some(Cow::Owned(format!("{prompt}\n{input}"))),
+        (prompt, input) => prompt.or(input),
+    })
 }
 
 /// The text of a cell that must be one; `None` for null.
 pub fn text_cell<'a>(what: &str, cell: Option<&'a Value<'_>>) -> Result<Option<Cow<'a, str>>, Reject> {
     match cell {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::Float(number)) if number.is_nan() => Ok(None),
         Some(cell) => match cell.as_text() {
             Some(text) => Ok(Some(text)),
             None => Err(reject("not-text", format!("the {what} is {}, not text", cell.kind()))),
@@ -71,286 +170,302 @@ pub fn text_cell<'a>(what: &str, cell: Option<&'a Value<'_>>) -> Result<Option<C
     }
 }
 
-/// The messages of a cell.
-pub fn messages(cell: Option<&Value<'_>>) -> Result<Vec<Message<'static>>, Reject> {
-    let mut turns = Vec::new();
-    append_messages(cell, &mut turns)?;
-    Ok(turns)
+/// A conversation while it is read.
+#[derive(Default)]
+struct Builder<'a> {
+    turns: Vec<Message<'a>>,
+    images: Vec<Image<'static>>,
+    /// Whether images in texts are the row's images; otherwise a column holds them, and parts only say where they belong.
+    in_text: bool,
 }
 
-/// The prompt-completion layout: messages up to the answer, then the answer; plain text is one turn.
-pub fn prompt_and_completion(
-    prompt: Option<&Value<'_>>,
-    completion: Option<&Value<'_>>,
-) -> Result<Vec<Message<'static>>, Reject> {
-    let mut turns = Vec::new();
-    append_side(prompt, Role::User, &mut turns)?;
-    append_side(completion, Role::Assistant, &mut turns)?;
-    Ok(turns)
-}
+impl<'a> Builder<'a> {
+    /// The system message of a column of its own.
+    fn system(&mut self, cell: Option<&'a Value<'_>>) -> Result<(), Reject> {
+        if let Some(content) = text_cell("system message", cell)?.filter(|text| !text.trim().is_empty()) {
+            self.turns.push(Message { role: Role::System, content, tool_calls: None });
+        }
+        Ok(())
+    }
 
-/// A list of messages, in any of: `{role, content}`, `{from, value}`, `{user, assistant}` (two turns in one), or JSON text of
-/// such a list. Appended to `turns`.
-fn append_messages(cell: Option<&Value<'_>>, turns: &mut Vec<Message<'static>>) -> Result<(), Reject> {
-    match cell {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Text(text)) if text.trim().is_empty() => Ok(()),
-        Some(Value::Text(text)) => {
-            let parsed = serde_json::from_str::<Value<'_>>(text).map_err(|cause| {
-                reject(
+    /// A text that a turn consists of.
+    fn said(&mut self, role: Role, content: Cow<'a, str>) -> Result<(), Reject> {
+        let content = if role == Role::User { self.without_tags(content)? } else { content };
+        self.turns.push(Message { role, content, tool_calls: None });
+        Ok(())
+    }
+
+    /// All messages of a cell. `speaker` is who says a text that is no list of messages.
+    fn add(&mut self, cell: Option<&Value<'_>>, speaker: Option<Role>) -> Result<(), Reject> {
+        match cell {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::List(items)) => self.add_all(items),
+            Some(cell @ Value::Object(_)) => match transposed(cell) {
+                Some(items) => self.add_all(&items),
+                None => self.message(1, cell),
+            },
+            Some(cell) => match cell.as_text() {
+                Some(text) => self.text(&text, speaker),
+                None => Err(reject(
                     "bad-conversation",
-                    format!("neither a list nor JSON text of one ({cause}): {}", short(text)),
-                )
-            })?;
-            if matches!(parsed, Value::Text(_)) {
-                return Err(reject("bad-conversation", format!("not a list of messages: {}", short(text))));
+                    format!("expected a list of messages, found {}", cell.kind()),
+                )),
+            },
+        }
+    }
+
+    fn add_all(&mut self, items: &[Value<'_>]) -> Result<(), Reject> {
+        items.iter().enumerate().try_for_each(|(index, item)| self.message(index + 1, item))
+    }
+
+    /// A text is a list of messages when it parses as one; a completion may begin with a bracket and be a text all the same.
+    fn text(&mut self, text: &str, speaker: Option<Role>) -> Result<(), Reject> {
+        let parsed = text.trim_start().starts_with(['[', '{']).then(|| json::parse(text));
+        match (parsed, speaker) {
+            (Some(Ok(parsed)), None) => self.add(Some(&parsed), None),
+            (Some(Ok(parsed)), Some(_)) if is_messages(&parsed) => self.add(Some(&parsed), None),
+            (_, Some(role)) => self.said(role, Cow::Owned(text.to_owned())),
+            _ if text.trim().is_empty() => Ok(()),
+            (Some(Err(cause)), None) => {
+                let python = text.contains("'from'") || text.contains("'role'") || text.contains("'value'");
+                let hint = if python {
+                    "; it is Python's way to write a list, not JSON: use json.dumps"
+                } else {
+                    ""
+                };
+                let detail = format!("neither a list nor JSON text of one ({cause}){hint}: {}", short(text));
+                Err(reject("bad-conversation", detail))
             }
-            append_messages(Some(&parsed), turns)
-        }
-        Some(Value::List(items)) => {
-            items.iter().enumerate().try_for_each(|(index, item)| append_message(index, item, turns))
-        }
-        Some(message @ Value::Object(_)) => append_message(0, message, turns),
-        Some(other) => {
-            Err(reject("bad-conversation", format!("expected a list of messages, found {}", other.kind())))
+            (None, None) => {
+                Err(reject("bad-conversation", format!("not a list of messages: {}", short(text))))
+            }
         }
     }
-}
 
-/// A list of messages, or plain text said by `role`.
-fn append_side(
-    cell: Option<&Value<'_>>,
-    role: Role,
-    turns: &mut Vec<Message<'static>>,
-) -> Result<(), Reject> {
-    match cell {
-        Some(Value::Text(text)) if !text.trim_start().starts_with('[') => {
-            turns.push(Message { role, content: Cow::Owned(text.clone().into_owned()) });
-            Ok(())
+    fn message(&mut self, number: usize, item: &Value<'_>) -> Result<(), Reject> {
+        if let Value::List(pair) = item
+            && let [question, answer] = pair.as_slice()
+        {
+            return self.pair(number, question, answer);
         }
-        other => append_messages(other, turns),
-    }
-}
-
-fn append_message(index: usize, item: &Value<'_>, turns: &mut Vec<Message<'static>>) -> Result<(), Reject> {
-    let number = index + 1;
-    let role = item.get("role").or_else(|| item.get("from")).filter(|role| **role != Value::Null);
-    let Some(role) = role else {
-        return append_pair(number, item, turns);
-    };
-    let name = role.as_text().unwrap_or_default();
-    let role = Role::parse(&name).ok_or_else(|| {
-        reject(
-            "unknown-role",
-            format!("message {number} is by {}; known are user, human, assistant, gpt, system", short(&name)),
-        )
-    })?;
-    let content = item.get("content").or_else(|| item.get("value"));
-    let content = content_text(number, content)?;
-    turns.push(Message { role, content: Cow::Owned(content) });
-    Ok(())
-}
-
-/// `{user, assistant}`, as in `the_cauldron`'s `texts`.
-fn append_pair(number: usize, item: &Value<'_>, turns: &mut Vec<Message<'static>>) -> Result<(), Reject> {
-    let (Some(user), Some(assistant)) = (item.get("user"), item.get("assistant")) else {
-        let detail = format!(
-            "message {number} is {}; expected role and content, from and value, or user and assistant",
-            item.kind()
-        );
-        return Err(reject("bad-conversation", detail));
-    };
-    for (role, cell) in [(Role::User, user), (Role::Assistant, assistant)] {
-        turns.push(Message { role, content: Cow::Owned(content_text(number, Some(cell))?) });
-    }
-    Ok(())
-}
-
-/// Content as text: a string, or a list of parts of which pictures become [`IMAGE_PLACEHOLDER`].
-fn content_text(number: usize, content: Option<&Value<'_>>) -> Result<String, Reject> {
-    match content {
-        None => {
-            Err(reject("bad-conversation", format!("message {number} has neither `content` nor `value`")))
+        let Some(role) = item.first_of(&["role", "from"]) else {
+            let named = PAIRS.iter().find_map(|(question, answer)| item.get(question).zip(item.get(answer)));
+            let Some((question, answer)) = named else {
+                let kind = item.kind();
+                let detail = format!(
+                    "message {number} is {kind}; expected role and content, from and value, or user and assistant"
+                );
+                return Err(reject("bad-conversation", detail));
+            };
+            return self.pair(number, question, answer);
+        };
+        let name = role.as_text().unwrap_or_default();
+        let content = item.first_of(&["content", "value"]);
+        if CALLS.contains(&name.trim().to_ascii_lowercase().as_str()) {
+            let tool_calls = calls::alone(number, content)?;
+            self.turns.push(Message { role: Role::Assistant, content: Cow::Borrowed(""), tool_calls });
+            return Ok(());
         }
-        Some(Value::Null) => Ok(String::new()),
-        Some(Value::List(parts)) => joined_parts(number, parts),
-        Some(cell) => match cell.as_text() {
-            Some(text) => Ok(text.into_owned()),
-            None => Err(reject(
+        let role = Role::parse(&name).ok_or_else(|| {
+            let known: Vec<_> = ROLES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+            let detail = format!("message {number} is by {}; known are {}", short(&name), known.join(", "));
+            reject("unknown-role", detail)
+        })?;
+        let tool_calls = calls::beside(number, item)?;
+        if tool_calls.is_none() && ["content", "value"].iter().all(|name| item.get(name).is_none()) {
+            let detail = format!("message {number} has neither `content` nor `value`");
+            return Err(reject("bad-conversation", detail));
+        }
+        let content = Cow::Owned(self.content(number, role, content)?);
+        self.turns.push(Message { role, content, tool_calls });
+        Ok(())
+    }
+
+    /// A question and its answer.
+    fn pair(&mut self, number: usize, question: &Value<'_>, answer: &Value<'_>) -> Result<(), Reject> {
+        for (role, cell) in [(Role::User, question), (Role::Assistant, answer)] {
+            let content = Cow::Owned(self.content(number, role, Some(cell))?);
+            self.turns.push(Message { role, content, tool_calls: None });
+        }
+        Ok(())
+    }
+
+    /// Content as text: a string, or parts of which images become [`IMAGE_PLACEHOLDER`].
+    fn content(&mut self, number: usize, role: Role, content: Option<&Value<'_>>) -> Result<String, Reject> {
+        match content {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(Value::List(parts)) => self.joined(number, role, parts),
+            Some(part @ Value::Object(_)) => self.joined(number, role, std::slice::from_ref(part)),
+            Some(cell) => match cell.as_text() {
+                Some(text) if role == Role::User => Ok(self.without_tags(text)?.into_owned()),
+                Some(text) => Ok(text.into_owned()),
+                None => Err(reject(
+                    "bad-conversation",
+                    format!("message {number}: content is {}, not text", cell.kind()),
+                )),
+            },
+        }
+    }
+
+    /// Parts in order; an image stands on a line of its own, as LLaVA writes it, unless the text already breaks there.
+    fn joined(&mut self, number: usize, role: Role, parts: &[Value<'_>]) -> Result<String, Reject> {
+        let mut joined = String::new();
+        let mut after_image = false;
+        for part in parts {
+            let (text, is_image) = self.part(number, role, part)?;
+            let breaks = joined.is_empty()
+                || text.is_empty()
+                || joined.ends_with('\n')
+                || text.starts_with(['\n', '\r']);
+            if (is_image || after_image) && !breaks {
+                joined.push('\n');
+            }
+            joined.push_str(&text);
+            after_image = is_image;
+        }
+        Ok(joined)
+    }
+
+    fn part<'p>(
+        &mut self,
+        number: usize,
+        role: Role,
+        part: &'p Value<'_>,
+    ) -> Result<(Cow<'p, str>, bool), Reject> {
+        if let Value::Text(text) = part {
+            let text = Cow::Borrowed(text.as_ref());
+            return Ok((if role == Role::User { self.without_tags(text)? } else { text }, false));
+        }
+        let image = part.first_of(&image_cell::FIELDS);
+        let text = part.first_of(&["text", "content"]).and_then(Value::as_text);
+        match part.get("type").and_then(Value::as_text).as_deref() {
+            Some("image" | "image_url" | "input_image" | "img" | "image_base64" | "image_path") => {
+                Ok((self.image(number, image)?, true))
+            }
+            Some("text" | "input_text" | "output_text") => Ok((text.unwrap_or_default(), false)),
+            Some(other) => Err(reject(
                 "bad-conversation",
-                format!("message {number}: content is {}, not text", cell.kind()),
+                format!("message {number} holds a part of type {}", short(other)),
             )),
-        },
+            None if image.is_some() => Ok((self.image(number, image)?, true)),
+            None if text.is_some() => Ok((text.unwrap_or_default(), false)),
+            None => {
+                let detail =
+                    format!("message {number} holds a part that is neither text nor image: {}", part.kind());
+                Err(reject("bad-conversation", detail))
+            }
+        }
+    }
+
+    /// The placeholders of a part's images, which are kept where no column holds them; a part may say only where one belongs.
+    fn image(&mut self, number: usize, payload: Option<&Value<'_>>) -> Result<Cow<'static, str>, Reject> {
+        let Some(payload) = payload.filter(|_| self.in_text) else {
+            return Ok(Cow::Borrowed(IMAGE_PLACEHOLDER));
+        };
+        let images = image_cell::images(payload).map_err(|Reject { code, detail }| Reject {
+            code,
+            detail: format!("message {number}: {detail}"),
+        })?;
+        let count = images.len();
+        self.images.extend(images.into_iter().map(Image::into_owned));
+        Ok(if count < 2 {
+            Cow::Borrowed(IMAGE_PLACEHOLDER)
+        } else {
+            Cow::Owned(vec![IMAGE_PLACEHOLDER; count].join("\n"))
+        })
+    }
+
+    /// The text with placeholders for `<img>path</img>`, whose images are kept.
+    fn without_tags<'t>(&mut self, text: Cow<'t, str>) -> Result<Cow<'t, str>, Reject> {
+        if !self.in_text || !text.contains(TAG.0) {
+            return Ok(text);
+        }
+        let mut given = String::with_capacity(text.len());
+        let mut rest = text.as_ref();
+        while let Some((before, tagged)) = rest.split_once(TAG.0) {
+            let Some((inside, behind)) = tagged.split_once(TAG.1) else { break };
+            let cell = Value::Text(Cow::Borrowed(inside));
+            let images = image_cell::images(&cell)?;
+            given.push_str(before);
+            given.push_str(IMAGE_PLACEHOLDER);
+            self.images.extend(images.into_iter().map(Image::into_owned));
+            rest = behind;
+        }
+        given.push_str(rest);
+        Ok(Cow::Owned(given))
     }
 }
 
-/// Parts in order; a picture stands on a line of its own, as LLaVA writes it, unless the text already breaks there.
-fn joined_parts(number: usize, parts: &[Value<'_>]) -> Result<String, Reject> {
-    let mut joined = String::new();
-    let mut after_image = false;
-    for part in parts {
-        let (text, is_image) = part_text(number, part)?;
-        let breaks =
-            joined.is_empty() || text.is_empty() || joined.ends_with('\n') || text.starts_with(['\n', '\r']);
-        if (is_image || after_image) && !breaks {
-            joined.push('\n');
-        }
-        joined.push_str(&text);
-        after_image = is_image;
+/// Whether a parsed text is messages and not a text in brackets.
+fn is_messages(parsed: &Value<'_>) -> bool {
+    let is_message = |item: &Value<'_>| {
+        let pair = || {
+            PAIRS.iter().any(|(question, answer)| item.get(question).is_some() && item.get(answer).is_some())
+        };
+        matches!(item, Value::Object(_)) && (item.first_of(&["role", "from"]).is_some() || pair())
+    };
+    match parsed {
+        Value::List(items) => !items.is_empty() && items.iter().all(is_message),
+        other => is_message(other),
     }
-    Ok(joined)
 }
 
-fn part_text<'a>(number: usize, part: &'a Value<'_>) -> Result<(Cow<'a, str>, bool), Reject> {
-    if let Value::Text(text) = part {
-        return Ok((Cow::Borrowed(text), false));
+/// A struct of lists as the list of structs that `datasets` made it from.
+fn transposed<'a>(cell: &'a Value<'_>) -> Option<Vec<Value<'a>>> {
+    let Value::Object(fields) = cell else { return None };
+    let lists: Vec<(&str, &[Value<'_>])> = fields
+        .iter()
+        .filter_map(|(name, value)| {
+            if let Value::List(items) = value { Some((name.as_ref(), items.as_slice())) } else { None }
+        })
+        .collect();
+    let named = |name: &str| lists.iter().any(|(list, _)| *list == name);
+    let speaks = named("role")
+        || named("from")
+        || PAIRS.iter().any(|(question, answer)| named(question) && named(answer));
+    if !speaks {
+        return None;
     }
-    match part.get("type").and_then(Value::as_text).as_deref() {
-        Some("image" | "image_url" | "input_image") => Ok((Cow::Borrowed(IMAGE_PLACEHOLDER), true)),
-        Some("text" | "input_text") => {
-            let text = part.get("text").or_else(|| part.get("content")).and_then(Value::as_text);
-            Ok((text.unwrap_or_default(), false))
-        }
-        Some(other) => {
-            Err(reject("bad-conversation", format!("message {number} holds a part of type {}", short(other))))
-        }
-        None => Err(reject("bad-conversation", format!("message {number} holds a part without `type`"))),
-    }
+    let longest = lists.iter().map(|(_, items)| items.len()).max()?;
+    let item = |index: usize| {
+        let fields =
+            lists.iter().filter_map(|(name, items)| Some((Cow::Borrowed(*name), items.get(index)?.clone())));
+        Value::Object(fields.collect())
+    };
+    Some((0..longest).map(item).collect())
 }
 
 /// Whether the turns can be trained on; an empty system turn (how many sets write "none") is dropped.
 ///
-/// A user turn may be blank where the row can hold a picture: then the picture is the question.
-pub fn checked(mut turns: Vec<Message<'_>>, may_hold_images: bool) -> Result<Vec<Message<'_>>, Reject> {
+/// A user turn may be blank where the row can hold an image: then the image is the question.
+fn checked(mut turns: Vec<Message<'_>>, may_hold_images: bool) -> Result<Vec<Message<'_>>, Reject> {
     if turns.first().is_some_and(|turn| turn.role == Role::System && turn.content.trim().is_empty()) {
         turns.remove(0);
     }
-    if turns.is_empty() {
-        return Err(reject("no-answer", "the conversation is empty"));
-    }
-    let offset = usize::from(turns[0].role == Role::System);
-    for (index, turn) in turns.iter().enumerate().skip(offset) {
-        let expected = if (index - offset) % 2 == 0 { Role::User } else { Role::Assistant };
-        check_turn(index + 1, turn, expected, may_hold_images)?;
+    for (index, turn) in turns.iter().enumerate() {
+        let blank = turn.content.trim().is_empty() && turn.tool_calls.is_none();
+        let number = index + 1;
+        match turn.role {
+            Role::Assistant if blank => {
+                return Err(reject("no-answer", format!("message {number}, by assistant, is empty")));
+            }
+            Role::User if blank && !may_hold_images => {
+                return Err(reject("no-prompt", format!("message {number}, by user, is empty")));
+            }
+            _ => {}
+        }
     }
     match turns.last() {
-        Some(last) if last.role == Role::Assistant => Ok(turns),
-        _ => Err(reject("no-answer", "the conversation does not end in an assistant turn")),
-    }
-}
-
-fn check_turn(
-    number: usize,
-    turn: &Message<'_>,
-    expected: Role,
-    may_hold_images: bool,
-) -> Result<(), Reject> {
-    if turn.role != expected {
-        let detail = format!("message {number} is by {}, expected {}", turn.role.name(), expected.name());
-        return Err(reject("turn-order", detail));
-    }
-    let blank = turn.content.trim().is_empty();
-    match turn.role {
-        Role::Assistant if blank => {
-            Err(reject("no-answer", format!("message {number}, by assistant, is empty")))
+        None => Err(reject("no-answer", "the conversation is empty")),
+        Some(last) if last.role != Role::Assistant => {
+            Err(reject("no-answer", "the conversation does not end in an assistant turn"))
         }
-        Role::User if blank && !may_hold_images => {
-            Err(reject("no-prompt", format!("message {number}, by user, is empty")))
+        Some(_) if turns.iter().all(|turn| turn.role != Role::User) => {
+            Err(reject("no-prompt", "the conversation has no user turn"))
         }
-        _ => Ok(()),
+        Some(_) => Ok(turns),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn turns(json: &str) -> Result<Vec<(&'static str, String)>, Reject> {
-        let cell: Value<'_> = serde_json::from_str(json).unwrap();
-        let turns = checked(messages(Some(&cell))?, true)?;
-        Ok(turns.into_iter().map(|turn| (turn.role.name(), turn.content.into_owned())).collect())
-    }
-
-    fn code(json: &str) -> &'static str {
-        turns(json).unwrap_err().code
-    }
-
-    #[test]
-    fn all_layouts_of_the_same_conversation_give_the_same_turns() {
-        let expected = vec![("user", "What?\n<image>".to_owned()), ("assistant", "A cat。😺".to_owned())];
-        for layout in [
-            r#"[{"role": "user", "content": "What?\n<image>"}, {"role": "assistant", "content": "A cat。😺"}]"#,
-            r#"[{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "A cat。😺"}]"#,
-            r#"[{"content": [{"index": null, "text": "What?\n", "type": "text"}, {"index": 0, "text": null, "type": "image"}], "role": "user"},
-                {"content": [{"index": null, "text": "A cat。😺", "type": "text"}], "role": "assistant"}]"#,
-            r#"[{"content": [{"text": "What?", "type": "text"}, {"type": "image"}], "role": "user"}, {"role": "assistant", "content": "A cat。😺"}]"#,
-            r#"[{"user": "What?\n<image>", "assistant": "A cat。😺", "source": "vqa"}]"#,
-            r#""[{\"role\": \"user\", \"content\": \"What?\\n<image>\"}, {\"role\": \"assistant\", \"content\": \"A cat。😺\"}]""#,
-            r#"[{"role": "system", "content": ""}, {"from": "Human", "value": "What?\n<image>"}, {"from": "gpt", "value": "A cat。😺"}]"#,
-        ] {
-            assert_eq!(turns(layout).unwrap(), expected, "{layout}");
-        }
-    }
-
-    #[test]
-    fn a_picture_among_parts_stands_on_a_line_of_its_own() {
-        let joined = |before: &str, after: &str| {
-            let part = |text: &str| serde_json::json!({"type": "text", "text": text});
-            let content = serde_json::json!([part(before), {"type": "image"}, part(after)]).to_string();
-            turns(&format!(
-                r#"[{{"role": "user", "content": {content}}}, {{"role": "assistant", "content": "a"}}]"#
-            ))
-            .unwrap()[0]
-                .1
-                .clone()
-        };
-        assert_eq!(joined("Look at ", " and say."), "Look at \n<image>\n and say.");
-        assert_eq!(joined("Look.\n", "\nSay."), "Look.\n<image>\nSay.");
-        assert_eq!(joined("Look.\r\n", "\r\nSay."), "Look.\r\n<image>\r\nSay.");
-        assert_eq!(joined("", ""), "<image>");
-    }
-
-    #[test]
-    fn three_turns_and_a_system_turn_stay_in_order() {
-        let turns = turns(
-            r#"[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1"}, {"role": "assistant", "content": "2"},
-                {"role": "user", "content": "3"}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "5"},
-                {"role": "assistant", "content": "6"}]"#,
-        );
-        let turns = turns.unwrap();
-        assert_eq!(turns.len(), 7);
-        assert_eq!(turns[0], ("system", "Be brief.".to_owned()));
-        assert_eq!(turns[6], ("assistant", "6".to_owned()));
-    }
-
-    #[test]
-    fn what_is_no_training_conversation_is_rejected_by_name() {
-        assert_eq!(code("[]"), "no-answer");
-        assert_eq!(code(r#"[{"role": "assistant", "content": "a"}]"#), "turn-order");
-        assert_eq!(
-            code(r#"[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]"#),
-            "turn-order"
-        );
-        assert_eq!(code(r#"[{"role": "user", "content": "a"}]"#), "no-answer");
-        assert_eq!(
-            code(r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": " \n"}]"#),
-            "no-answer"
-        );
-        assert_eq!(code(r#"[{"role": "tool", "content": "a"}]"#), "unknown-role");
-        assert_eq!(code(r#"[{"role": "user"}]"#), "bad-conversation");
-        assert_eq!(code(r#"[{"role": "user", "content": [{"type": "video"}]}]"#), "bad-conversation");
-        assert_eq!(code(r#""not json""#), "bad-conversation");
-        assert_eq!(code("7"), "bad-conversation");
-    }
-
-    #[test]
-    fn a_blank_question_needs_a_picture() {
-        let turns =
-            || from_prompt_answer("".into(), Some(&Value::Text("A cat".into()))).map(|turns| turns.len());
-        assert_eq!(turns(), Ok(2));
-        let question = Value::Text("A cat".into());
-        let pair = || from_prompt_answer("".into(), Some(&question)).unwrap();
-        assert!(checked(pair(), true).is_ok());
-        assert_eq!(checked(pair(), false).unwrap_err().code, "no-prompt");
-    }
-}
+mod tests;

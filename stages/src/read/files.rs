@@ -1,46 +1,17 @@
-//! Which files a pattern names, in which order, and of which format they are.
+//! Which files a pattern names, and in which order.
+//!
+//! Hidden files (`.ipynb_checkpoints/`, `._photo.jpg`) and what the Finder adds to a zip (`__MACOSX/`) match only a pattern that
+//! names them: they are copies and leftovers that would be trained on twice. `s3://BUCKET/…` names objects in a bucket, which are
+//! read where they lie.
 
 use super::locate::{advice, local};
 use llavm_pipeline::StageError;
+use llavm_pipeline::storage::remote::{self, is_remote};
 use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
+use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
-
-/// How the rows of a file are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    Parquet,
-    #[serde(alias = "ndjson")]
-    Jsonl,
-    /// One JSON array of objects. A file of JSON lines that is called .json is recognised.
-    Json,
-    Csv,
-    /// Tab-separated, without quoting.
-    Tsv,
-    /// A tar in which members of the same base name are a row.
-    #[serde(alias = "tar")]
-    Webdataset,
-}
-
-impl Format {
-    /// By extension.
-    pub fn of(path: &Path) -> Result<Self, StageError> {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        match extension.to_ascii_lowercase().as_str() {
-            "parquet" | "pq" => Ok(Self::Parquet),
-            "jsonl" | "ndjson" => Ok(Self::Jsonl),
-            "json" => Ok(Self::Json),
-            "csv" => Ok(Self::Csv),
-            "tsv" | "tab" => Ok(Self::Tsv),
-            "tar" => Ok(Self::Webdataset),
-            _ => Err(StageError::new(format!("{}: cannot tell the format from the name", path.display())).help(
-                "Set format = \"parquet\", \"jsonl\", \"json\", \"csv\", \"tsv\" or \"webdataset\"; unpack compressed files first.",
-            )),
-        }
-    }
-}
+use std::path::{Component, Path, PathBuf};
 
 /// `files`: one pattern or several (and `images`: one place or several).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,10 +22,12 @@ impl Patterns {
     pub fn files(&self) -> Result<Vec<PathBuf>, StageError> {
         let mut files = Vec::new();
         for pattern in &self.0 {
-            files.extend(matching(pattern)?);
+            files.extend(matching(pattern)?.into_iter().map(plain));
         }
         files.sort();
         files.dedup();
+        let mut places = HashSet::new();
+        files.retain(|file| places.insert(place(file)));
         Ok(files)
     }
 
@@ -67,6 +40,45 @@ impl Patterns {
     }
 }
 
+/// The path without `.` in it.
+fn plain(path: PathBuf) -> PathBuf {
+    if is_remote(&path) {
+        return path;
+    }
+    path.components().filter(|component| *component != Component::CurDir).collect()
+}
+
+/// The same for two paths of one file; a link is a file of its own.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+/// Whether a file or folder of this name is left out unless it is asked for.
+pub fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || name == "__MACOSX"
+}
+
+/// Whether the pattern names every hidden part of the path.
+fn is_asked_for(path: &Path, pattern: &str) -> bool {
+    let named: Vec<glob::Pattern> = Path::new(pattern)
+        .components()
+        .filter_map(|part| part.as_os_str().to_str())
+        .filter(|part| is_hidden(part) || part.starts_with("__"))
+        .filter_map(|part| glob::Pattern::new(part).ok())
+        .collect();
+    path.components().all(|part| match part {
+        Component::Normal(name) => {
+            let name = name.to_string_lossy();
+            !is_hidden(&name) || named.iter().any(|pattern| pattern.matches(&name))
+        }
+        _ => true,
+    })
+}
+
 fn explained(pattern: &str, error: &StageError) -> (String, String) {
     let help = error.advice().map_or_else(|| format!("Check the pattern `{pattern}`."), str::to_owned);
     (error.to_string(), help)
@@ -77,6 +89,9 @@ const RELATIVE: &str = "Paths are relative to the folder llavm is started in; `*
 
 /// The files of one pattern; a name that exists is taken as it is, even where it holds `[` or `*`.
 fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
+    if is_remote(Path::new(pattern)) {
+        return in_bucket(pattern);
+    }
     let literal = local(pattern)?;
     if literal.is_file() {
         return Ok(vec![literal]);
@@ -85,12 +100,13 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
         let help = format!("Say which files in it, such as `{}/*.parquet`.", pattern.trim_end_matches('/'));
         return Err(StageError::new(format!("`{pattern}` is a folder")).help(help));
     }
-    let paths = glob::glob(&super::locate::pattern(pattern)?)
+    let resolved = super::locate::pattern(pattern)?;
+    let paths = glob::glob(&resolved)
         .map_err(|cause| StageError::new(format!("`{pattern}` is no pattern: {cause}")).because(cause))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|cause| StageError::new(cause.to_string()).because(cause))?;
-        if path.is_file() {
+        if path.is_file() && is_asked_for(&path, &resolved) {
             files.push(path);
         }
     }
@@ -99,6 +115,26 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
         return Err(StageError::new(format!("no file matches `{pattern}`")).help(help));
     }
     Ok(files)
+}
+
+/// The objects of one pattern; a name that exists is taken as it is.
+fn in_bucket(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
+    if let Some(found) = remote::find(pattern)? {
+        return Ok(vec![found]);
+    }
+    let wrong = |cause| StageError::new(format!("`{pattern}` is no pattern: {cause}"));
+    let compiled = glob::Pattern::new(pattern).map_err(wrong)?;
+    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    // All objects below the folder that the pattern's own characters begin behind.
+    let fixed = &pattern[..pattern.find(['*', '?', '[']).unwrap_or(pattern.len())];
+    let folder = fixed.rsplit_once('/').map_or(fixed, |(folder, _)| folder);
+    let mut found = remote::list(folder)?;
+    found.retain(|path| compiled.matches_path_with(path, options) && is_asked_for(path, pattern));
+    if found.is_empty() {
+        let help = "`*` stands for any part of a name, `**` for folders.";
+        return Err(StageError::new(format!("no object matches `{pattern}`")).help(help));
+    }
+    Ok(found)
 }
 
 /// Short names of files, unique: relative to the deepest folder that holds them all.
@@ -174,9 +210,33 @@ mod tests {
     }
 
     #[test]
-    fn the_extension_tells_the_format() {
-        assert_eq!(Format::of(Path::new("a.PARQUET")).unwrap(), Format::Parquet);
-        assert_eq!(Format::of(Path::new("a.ndjson")).unwrap(), Format::Jsonl);
-        assert!(Format::of(Path::new("a.jsonl.gz")).unwrap_err().advice().unwrap().contains("unpack"));
+    fn hidden_files_match_only_a_pattern_that_names_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let names =
+            ["a.jsonl", ".ipynb_checkpoints/a.jsonl", "b/._b.jsonl", "b/b.jsonl", "__MACOSX/b/b.jsonl"];
+        for name in names {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let found = |pattern: &str| {
+            let files = Patterns(vec![folder.path().join(pattern).display().to_string()]).files().unwrap();
+            let short = |file: PathBuf| file.strip_prefix(folder.path()).unwrap().display().to_string();
+            files.into_iter().map(short).collect::<Vec<_>>()
+        };
+        assert_eq!(found("**/*.jsonl"), ["a.jsonl", "b/b.jsonl"]);
+        assert_eq!(found("*/*.jsonl"), ["b/b.jsonl"]);
+        assert_eq!(found(".ipynb_checkpoints/*.jsonl"), [".ipynb_checkpoints/a.jsonl"]);
+        assert_eq!(found(".ipynb*/*.jsonl"), [".ipynb_checkpoints/a.jsonl"]);
+        assert_eq!(found("__MACOSX/**/*.jsonl"), ["__MACOSX/b/b.jsonl"]);
+        assert_eq!(found("b/._b.jsonl"), ["b/._b.jsonl"], "a name that exists is taken as it is");
+    }
+
+    #[test]
+    fn one_file_under_two_paths_is_one_file() {
+        let at = |path: &str| path.to_owned();
+        let patterns =
+            Patterns(vec![at("src/read/mod.rs"), at("./src/read/mod.rs"), at("src/../src/read/m?d.rs")]);
+        assert_eq!(patterns.files().unwrap(), [PathBuf::from("src/../src/read/mod.rs")]);
     }
 }

@@ -1,10 +1,10 @@
-//! The digest of the picture files that a partition names, so that a changed picture is seen though no row changed.
+//! The digest of the image files that a partition names, so that a changed image is seen though no row changed.
 //!
 //! In: the raw rows of a partition. Out: one digest over the files' contents and over which of them are missing.
 
-use super::image_cell::Picture;
-use super::image_column::ImageColumn;
-use super::image_files::{ImageFiles, Place, inside};
+use super::build::RowRules;
+use super::image_cell::Image;
+use super::image_files::{Folder, Place};
 use super::raw::{RawFile, Request};
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{Digest, OpenContext};
@@ -14,46 +14,48 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// Raised when paths are found in other places of a row.
-const PATHS_VERSION: u32 = 1;
+const PATHS_VERSION: u32 = 2;
 
-/// Digests the pictures of one source.
+/// Digests the images of one source.
 pub struct ImageDigests<'a> {
-    images: &'a ImageFiles,
-    /// The column of the paths.
-    column: &'a ImageColumn,
+    rules: &'a RowRules,
     context: &'a dyn OpenContext,
     listed: Mutex<HashMap<PathBuf, HashSet<OsString>>>,
 }
 
 impl<'a> ImageDigests<'a> {
-    pub fn new(images: &'a ImageFiles, column: &'a ImageColumn, context: &'a dyn OpenContext) -> Self {
-        Self { images, column, context, listed: Mutex::default() }
+    pub fn new(rules: &'a RowRules, context: &'a dyn OpenContext) -> Self {
+        Self { rules, context, listed: Mutex::default() }
     }
 
-    /// The digest for the first `rows` rows of a piece; `None` where no picture lies outside the raw file.
+    /// The digest for the first `rows` rows of a split; `None` where no image lies outside the raw file.
     pub fn digest(
         &self,
         file: &dyn RawFile,
-        piece: usize,
+        split: usize,
         rows: usize,
     ) -> Result<Option<Digest>, StageError> {
-        let places = self.images.places();
+        let places = self.rules.images.places();
         if places.is_empty() {
             return Ok(None);
         }
-        let Some(raw) = file.digest(piece, &self.request(rows)) else {
+        let Some(raw) = file.digest(split, &self.request(rows)) else {
             return Ok(None);
         };
         let mut hasher = blake3::Hasher::new();
+        let folders: Vec<&Folder> = places.iter().filter_map(Place::folder).collect();
+        let is_mixed = !folders.is_empty() && folders.len() < places.len();
         for place in places {
-            place.digest().iter().for_each(|digest| {
-                hasher.update(digest.as_bytes());
-            });
+            match place.digest() {
+                Some(digest) => hasher.update(digest.as_bytes()),
+                // The first place that has a name counts: where a folder stands among zips and tables matters.
+                None if is_mixed => hasher.update(b"folder"),
+                None => &mut hasher,
+            };
         }
-        let folders: Vec<&Path> = places.iter().filter_map(Place::folder).collect();
         if !folders.is_empty() {
-            let part = format!("{PATHS_VERSION}/{}/{rows}/{}", raw.to_hex(), self.column.identity());
-            let mut list = || self.paths(file, piece, rows).map(|paths| paths.join("\0").into_bytes());
+            let part = format!("{PATHS_VERSION}/{}/{rows}/{}", raw.to_hex(), self.rules.images_identity());
+            let mut list = || self.paths(file, split, rows).map(|paths| paths.join("\0").into_bytes());
             let listed = self.context.remembered(&format!("read/paths/{part}"), &mut list)?;
             self.digest_files(&folders, &String::from_utf8_lossy(&listed), &part, &mut hasher)?;
         }
@@ -61,21 +63,22 @@ impl<'a> ImageDigests<'a> {
     }
 
     fn request(&self, rows: usize) -> Request {
-        let columns = [self.column.name().to_owned()];
+        let columns = self.rules.needed(&["images"]);
         Request { columns: Some(columns.into()), limit: Some(rows), ..Request::default() }
     }
 
     /// Adds the contents of the files that `listed` names, each in the first folder that has it, and the names that none has.
     fn digest_files(
         &self,
-        folders: &[&Path],
+        folders: &[&Folder],
         listed: &str,
         part: &str,
         hasher: &mut blake3::Hasher,
     ) -> Result<(), StageError> {
         let (mut files, mut missing) = (Vec::new(), Vec::new());
         for path in listed.split('\0').filter(|path| !path.is_empty()) {
-            match folders.iter().map(|folder| folder.join(path)).find(|file| self.exists(file)) {
+            let candidates = folders.iter().flat_map(|folder| folder.candidates(path).unwrap_or_default());
+            match candidates.into_iter().find(|file| self.exists(file)) {
                 Some(file) => files.push(file),
                 None => missing.push(path),
             }
@@ -89,18 +92,16 @@ impl<'a> ImageDigests<'a> {
     }
 
     /// The paths that rows name, each once, in order of their names.
-    fn paths(&self, file: &dyn RawFile, piece: usize, rows: usize) -> Result<Vec<String>, StageError> {
+    fn paths(&self, file: &dyn RawFile, split: usize, rows: usize) -> Result<Vec<String>, StageError> {
         let mut paths = BTreeSet::new();
-        for chunk in file.read(piece, self.request(rows))? {
+        for chunk in file.read(split, self.request(rows))? {
             let chunk = chunk?;
             for index in 0..chunk.rows().len() {
                 let Ok(row) = chunk.value(index) else { continue };
-                let Ok(found) = self.column.pictures(&row) else { continue };
-                for picture in found {
-                    if let Picture::Path(path) = picture
-                        && let Ok(path) = inside(&path)
-                    {
-                        paths.insert(path.to_string_lossy().into_owned());
+                let Ok(found) = self.rules.named_images(&row) else { continue };
+                for image in found {
+                    if let Image::Path(path) = image {
+                        paths.insert(path.into_owned());
                     }
                 }
             }

@@ -1,6 +1,6 @@
-//! A table of pictures: lines of a name, a tab and base64, as the Chinese retrieval sets (MUGE) keep them.
+//! A table of images: lines of a name, a tab and base64, as the Chinese retrieval sets (MUGE) keep them.
 //!
-//! In: a TSV file without a header. Out: the picture of a name, read where it lies. Only names and places are in memory; where a
+//! In: a TSV file without a header. Out: the image of a name, read where it lies. Only names and places are in memory; where a
 //! name comes twice, the first line counts.
 
 use super::image_cell::{decode_base64, short};
@@ -18,7 +18,7 @@ use std::path::Path;
 /// Raised when the same file gives another index.
 const INDEX_VERSION: u32 = 1;
 
-/// An open table with the places of its pictures.
+/// An open table with the places of its images.
 pub struct TableImages {
     file: Section,
     /// Where the base64 text of a name begins, and its length in bytes.
@@ -44,7 +44,7 @@ impl TableImages {
                 path.display()
             ))
             .help(
-                "A table of pictures has no header and two columns; name a folder or a zip if this is none.",
+                "A table of images has no header and two columns; name a folder or a zip if this is none.",
             )),
         }
     }
@@ -53,7 +53,7 @@ impl TableImages {
         self.digest
     }
 
-    /// The encoded picture of that name, if the table has it.
+    /// The encoded image of that name, if the table has it.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, Reject> {
         let Some((start, length)) = self.places.get(name) else { return Ok(None) };
         if *length > MAX_RECORD as u64 {
@@ -66,7 +66,7 @@ impl TableImages {
     }
 }
 
-/// Name, start and length of each picture: two lengths of eight bytes, the length of the name, the name.
+/// Name, start and length of each image: two lengths of eight bytes, the length of the name, the name.
 fn index(file: Section) -> io::Result<Vec<u8>> {
     let mut lines = BufReader::with_capacity(READ_BUFFER, file);
     let (mut index, mut name, mut offset) = (Vec::new(), Vec::new(), 0_u64);
@@ -76,7 +76,7 @@ fn index(file: Section) -> io::Result<Vec<u8>> {
         if named == 0 {
             return Ok(index);
         }
-        // A line without a tab belongs to the name of the next one as it was read; it holds no picture.
+        // A line without a tab belongs to the name of the next one as it was read; it holds no image.
         let line = name.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let text = name[line..].strip_suffix(b"\t").unwrap_or_default();
         let text = text.strip_prefix(BOM).unwrap_or(text).trim_ascii();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_found_by_its_name_whatever_the_line_ends() {
+    fn an_image_is_found_by_its_name_whatever_the_line_ends() {
         let [one, two] = [b"\xff\xd8one".as_slice(), b"\xff\xd8two"].map(|bytes| STANDARD.encode(bytes));
         let table =
             table(&format!("\u{feff}17\t{one}\r\n\nno tab here\n18\t{two}\n17\t{two}\n图\t{one}")).unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_told() {
+    fn what_is_no_table_is_reported() {
         for text in ["", "no tab\n", "\t\n"] {
             assert!(table(text).err().unwrap().to_string().contains("no line is a name"), "{text:?}");
         }

@@ -4,18 +4,18 @@
 //! The cutter looks only at strings and brackets; each element is then parsed alone, and a broken one costs its own row. Where
 //! the file ends too early, the row it ends in is rejected and the rows before it stay.
 
+use super::byte_ranges::Position;
 use super::image_cell::short;
+use super::json::{BAD_JSON, parse_row};
 use super::json_lines::{BOM, JsonLines};
-use super::json_row::parse_row;
 use super::raw::{Request, reject};
-use super::regions::Position;
 use super::section::Section;
 use super::text::{MAX_RECORD, READ_BUFFER, Record, Records, Start, TextFormat, too_large};
 use super::value::Value;
-use llavm_pipeline::rejects::Reject;
+use llavm_pipeline::rejects::{FILE_LOST, Reject};
 use memchr::memchr2;
+use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
 
 pub struct JsonArray;
 
@@ -30,21 +30,20 @@ impl TextFormat for JsonArray {
         Box::new(Elements { input, offset: 0, place })
     }
 
-    fn value<'a>(&self, text: &'a [u8], _line: u64, request: &Request) -> Result<Value<'a>, Reject> {
-        parse_row(text, request, "the element")
+    fn value<'a>(&self, text: &'a [u8], _record: &Record, request: &Request) -> Result<Value<'a>, Reject> {
+        parse_row(text, request, "the element").map_err(|bad| reject(BAD_JSON, bad.detail))
     }
 }
 
 /// Whether the file is an array, JSON lines under another name, or neither (and then why).
-pub fn layout(path: &Path) -> io::Result<Result<Layout, String>> {
-    let file = Section::open(path)?;
+pub fn layout(file: &Section) -> io::Result<Result<Layout, String>> {
     let mut start = Vec::new();
     file.clone().take(PEEKED).read_to_end(&mut start)?;
     let start = start.strip_prefix(BOM).unwrap_or(&start).trim_ascii();
     Ok(match start.first() {
         None => Err("the file is empty, expected a JSON array of rows".to_owned()),
         Some(b'[') => Ok(Layout::Array),
-        Some(b'{') if first_line_is_object(file)? => Ok(Layout::Lines),
+        Some(b'{') if first_line_is_object(file.clone())? => Ok(Layout::Lines),
         Some(b'{') => {
             Err("the file is one JSON object, expected an array of rows or one object per line".to_owned())
         }
@@ -52,7 +51,23 @@ pub fn layout(path: &Path) -> io::Result<Result<Layout, String>> {
     })
 }
 
-/// Bytes looked at to tell what a .json file holds.
+/// Whether a file of JSON lines begins with an array that its first line does not end: then the array is the file.
+pub fn begins_array(file: &Section) -> io::Result<bool> {
+    let (mut line, mut rest) = (Vec::new(), Vec::new());
+    let mut records = JsonLines.records(file.clone(), Start::File);
+    let Some(first) = records.next(&mut line)? else { return Ok(false) };
+    let line = line.trim_ascii();
+    if !line.starts_with(b"[") {
+        return Ok(false);
+    }
+    match serde_json::from_slice::<serde::de::IgnoredAny>(line) {
+        // `json.dump` of a list writes one line.
+        Ok(_) => Ok(records.next(&mut rest)?.is_none()),
+        Err(cause) => Ok(cause.is_eof() && !first.unfinished),
+    }
+}
+
+/// Bytes looked at to find out what a .json file holds.
 const PEEKED: u64 = 4096;
 
 fn first_line_is_object(file: Section) -> io::Result<bool> {
@@ -62,7 +77,7 @@ fn first_line_is_object(file: Section) -> io::Result<bool> {
 }
 
 /// What a .json file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Layout {
     Array,
     Lines,
@@ -103,15 +118,15 @@ impl Records for Elements {
                 if self.skip_space()?.is_none() {
                     return Ok(None);
                 }
-                Some(reject("bad-file", "text follows the end of the array"))
+                Some(reject(FILE_LOST, "text follows the end of the array"))
             }
             Some(_) => self.element(text)?,
             None => {
                 self.place = Place::After;
-                Some(reject("bad-file", "the file ends before its array does"))
+                Some(reject(FILE_LOST, "the file ends before its array does"))
             }
         };
-        Ok(Some(Record { at, fault }))
+        Ok(Some(Record { at, fault, unfinished: false }))
     }
 }
 
@@ -151,7 +166,7 @@ impl Elements {
             let buffer = self.input.fill_buf()?;
             if buffer.is_empty() {
                 self.place = Place::After;
-                return Ok(Some(reject("bad-file", "the file ends inside this row")));
+                return Ok(Some(reject(FILE_LOST, "the file ends inside this row")));
             }
             let (length, end) = cutter.cut(buffer);
             too_long |= text.len() + length > MAX_RECORD;

@@ -3,9 +3,9 @@
 //! CRLF line ends and a byte-order mark are accepted, blank lines are no rows. A line that is no JSON (invalid UTF-8, a last
 //! line cut short) is a rejected row that names its line.
 
-use super::json_row::parse_row;
-use super::raw::Request;
-use super::regions::Position;
+use super::byte_ranges::Position;
+use super::json::{BAD_JSON, parse_row};
+use super::raw::{Request, reject};
 use super::section::Section;
 use super::text::{MAX_RECORD, READ_BUFFER, Record, Records, Start, TextFormat, too_large};
 use super::value::Value;
@@ -27,8 +27,15 @@ impl TextFormat for JsonLines {
         Box::new(Lines { input: BufReader::with_capacity(READ_BUFFER, input), offset: 0, number })
     }
 
-    fn value<'a>(&self, text: &'a [u8], line: u64, request: &Request) -> Result<Value<'a>, Reject> {
-        parse_row(text, request, &format!("line {line}"))
+    fn value<'a>(&self, text: &'a [u8], record: &Record, request: &Request) -> Result<Value<'a>, Reject> {
+        let row = parse_row(text, request, &format!("line {}", record.at.line));
+        row.map_err(|bad| {
+            if bad.ends_early {
+                record.ends_early(BAD_JSON, bad.detail)
+            } else {
+                reject(BAD_JSON, bad.detail)
+            }
+        })
     }
 }
 
@@ -59,7 +66,8 @@ impl Records for Lines {
                 line.drain(..BOM.len());
             }
             if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
-                return Ok(Some(Record { at, fault: cut.then(too_large) }));
+                let unfinished = !cut && line.last() != Some(&b'\n');
+                return Ok(Some(Record { at, fault: cut.then(too_large), unfinished }));
             }
         }
     }

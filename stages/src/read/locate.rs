@@ -1,15 +1,16 @@
-//! Paths of a manifest on this disk: `hub:datasets/ORG/NAME[@REV]/…` is looked up in the Hugging Face cache, anything else is
-//! taken as it is.
+//! Paths of a manifest on this disk: `hub:datasets/ORG/NAME[@REV]/…` is looked up in the Hugging Face cache, `ms:…` in that
+//! of ModelScope, anything else is taken as it is.
 
-use llavm_model::hub::{HUB, fetch_command, resolve};
+use llavm_model::hub::{Source, fetch_command, resolve};
 use llavm_pipeline::StageError;
 use std::path::{Path, PathBuf};
 
 /// The locator that `path` begins with, if it does, and the rest of the path below it.
 fn parts(path: &str) -> Option<(&str, &str)> {
-    let name = path.strip_prefix(HUB)?;
+    let (_, name) = Source::of(path)?;
+    let prefix = path.len() - name.len();
     let end = |segments: usize| {
-        name.match_indices('/').nth(segments - 1).map_or(path.len(), |(slash, _)| HUB.len() + slash)
+        name.match_indices('/').nth(segments - 1).map_or(path.len(), |(slash, _)| prefix + slash)
     };
     let segments = if name.starts_with("datasets/") { 3 } else { 2 };
     let end = match path.split_at(end(segments)).0 {
@@ -83,6 +84,7 @@ mod tests {
         let expected = ("hub:datasets/a/b@refs/convert/parquet", "default/*.parquet");
         assert_eq!(parts("hub:datasets/a/b@refs/convert/parquet/default/*.parquet"), Some(expected));
         assert_eq!(parts("hub:a/b/c/d.json"), Some(("hub:a/b", "c/d.json")));
+        assert_eq!(parts("ms:datasets/a/b/c.jsonl"), Some(("ms:datasets/a/b", "c.jsonl")));
         assert_eq!(parts("data/x"), None);
     }
 

@@ -3,38 +3,66 @@
 use super::Read;
 use super::broken::BrokenFile;
 use super::build::RowRules;
-use super::columns::{Mapping, exists, no_column};
-use super::delimited::{Delimited, Dialect};
-use super::files::{Format, short_names};
+use super::columns::{MADE, Mapping, exists, no_column};
+use super::conversation::Reader;
+use super::files::short_names;
+use super::format::Format;
 use super::image_column::ImageColumn;
 use super::image_digest::ImageDigests;
 use super::image_files::ImageFiles;
-use super::json_array::{JsonArray, Layout, layout};
-use super::json_lines::JsonLines;
+use super::input::Input;
 use super::locate::local;
-use super::parquet::{Dictionaries, Parquet};
-use super::raw::{RawColumn, RawFile, Request};
-use super::sample::search;
+use super::opening::Opening;
+use super::parquet::Dictionaries;
+use super::raw::{NamedFile, RawColumn, RawFile, Request};
+use super::sample::{search, wider};
 use super::select::Filter;
-use super::source::{NamedFile, Part, ReadSource};
-use super::text::TextFile;
-use super::webdataset::Webdataset;
+use super::source::{Part, ReadSource};
+use super::unused::{image_like, no_image, notes};
 use crate::sql::Predicate;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::OpenContext;
+use llavm_pipeline::storage::remote::{RemoteFile, is_remote};
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The name of a row in a webdataset tar.
+const KEY: &str = "__key__";
+
 /// Opens all files of `read`.
+#[tracing::instrument(level = "debug", skip_all)]
 pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageError> {
+    let Examined { mut files, rules, filter, used, notes } = examine(read, context)?;
+    prepare(&mut files, used, &rules, context)?;
+    let mut parts = parts(&files, read.limit);
+    digest_images(&mut parts, &files, &ImageDigests::new(&rules, context))?;
+    all_fetched(&files)?;
+    Ok(ReadSource::new(files, parts, rules, filter, notes, context.memory()))
+}
+
+/// Files whose columns have been matched with what the manifest says of them.
+pub struct Examined {
+    files: Vec<NamedFile>,
+    rules: RowRules,
+    filter: Option<Filter>,
+    /// The raw columns that are read.
+    used: Vec<String>,
+    /// What a person should know of the rows.
+    pub notes: Vec<String>,
+}
+
+/// Lists rows and columns of all files, and matches them with the manifest.
+pub fn examine(read: &Read, context: &dyn OpenContext) -> Result<Examined, StageError> {
     let paths = read.files.files()?;
     let (names, dictionaries) = (short_names(&paths), Arc::default());
-    let mut files: Vec<NamedFile> = paths
+    let files: Vec<NamedFile> = paths
         .par_iter()
         .zip(names)
         .map(|(path, name)| {
-            Ok(NamedFile { raw: open_file(read, path, &name, &dictionaries, context)?, name })
+            let input = Arc::new(open_input(read, path, context)?);
+            let raw = open_file(read, &input, &name, &dictionaries, context)?;
+            Ok(NamedFile { name, input, raw })
         })
         .collect::<Result<_, StageError>>()?;
     let columns = all_columns(read, &files, context)?;
@@ -43,12 +71,20 @@ pub fn open(read: &Read, context: &dyn OpenContext) -> Result<ReadSource, StageE
     let filter = read.predicate.as_deref().filter(|_| !columns.is_empty());
     let filter = filter.map(|text| Filter::new(text, &shown, &columns)).transpose()?;
     let rules = rules(read, mapping, &shown, &columns, context)?;
-    prepare(&mut files, &rules, filter.as_ref(), context)?;
-    let mut parts = parts(&files, read.limit);
-    if let Some(column) = &rules.image {
-        digest_images(&mut parts, &files, &ImageDigests::new(&rules.images, column, context))?;
+    let mut used = rules.needed(&MADE);
+    used.extend(filter.iter().flat_map(Filter::columns).cloned());
+    let images = image_like(&columns, &used);
+    if rules.reader.holds_images() && !read.text_only && !images.is_empty() {
+        return Err(no_image(&images, &shown));
     }
-    Ok(ReadSource::new(files, parts, rules, filter))
+    let notes = notes(&files, &columns, &rules.reader.mapping, &used, &rules.reader.marks, context)?;
+    all_fetched(&files)?;
+    Ok(Examined { files, rules, filter, used, notes })
+}
+
+/// An error when something of a file elsewhere could not be fetched: what was found without it means nothing.
+fn all_fetched(files: &[NamedFile]) -> Result<(), StageError> {
+    files.iter().try_for_each(|file| file.input.take_failure())
 }
 
 /// What the manifest says about rows, checked against the columns there are.
@@ -69,8 +105,10 @@ fn rules(
         name: read.image_name.clone(),
         placeholders: read.placeholder_images,
     });
+    let key = columns.iter().any(|column| column.name == KEY).then(|| KEY.to_owned());
     Ok(RowRules {
-        mapping,
+        identity: mapping.id.clone().or(key).filter(|_| !read.prompts.is_empty()),
+        reader: Reader { mapping, marks: read.placeholders.clone() },
         image,
         images: ImageFiles::open(&places, context)?,
         prompts: read.prompts.texts()?,
@@ -83,48 +121,36 @@ fn rules(
 
 fn open_file(
     read: &Read,
-    path: &Path,
+    input: &Arc<Input>,
     name: &str,
     dictionaries: &Arc<Dictionaries>,
     context: &dyn OpenContext,
 ) -> Result<Box<dyn RawFile>, StageError> {
-    let rows = read.partition_rows;
-    let format = read.format.map_or_else(|| Format::of(path), Ok)?;
-    let opened: Result<Box<dyn RawFile>, String> = match format {
-        Format::Parquet => boxed(Parquet::open(path, rows, dictionaries, context)?),
-        Format::Jsonl => Ok(Box::new(TextFile::open(path, JsonLines, rows, context)?)),
-        Format::Json => match layout(path).map_err(|cause| StageError::io(path, cause))? {
-            Ok(Layout::Array) => Ok(Box::new(TextFile::open(path, JsonArray, rows, context)?)),
-            Ok(Layout::Lines) => Ok(Box::new(TextFile::open(path, JsonLines, rows, context)?)),
-            Err(cause) => Err(cause),
-        },
-        Format::Csv => table(read, path, Dialect::Csv, context)?,
-        Format::Tsv => table(read, path, Dialect::Tsv, context)?,
-        Format::Webdataset => boxed(Webdataset::open(path, rows, context)?),
-    };
-    match opened {
+    let opened =
+        format(read, input.path())?.open(&Opening { read, input: Arc::clone(input), dictionaries, context });
+    // What could not be fetched is no broken file.
+    input.take_failure()?;
+    match opened? {
         Ok(file) => Ok(file),
-        Err(cause) => Ok(Box::new(BrokenFile::new(path, name, &cause, context)?)),
+        Err(cause) => Ok(Box::new(BrokenFile::new(input.path(), name, &cause, context)?)),
     }
 }
 
-fn table(
-    read: &Read,
-    path: &Path,
-    dialect: Dialect,
-    context: &dyn OpenContext,
-) -> Result<Result<Box<dyn RawFile>, String>, StageError> {
-    match Delimited::open(path, dialect, read.header)? {
-        Ok(format) => Ok(Ok(Box::new(TextFile::open(path, format, read.partition_rows, context)?))),
-        Err(cause) => Ok(Err(cause)),
+fn format(read: &Read, path: &Path) -> Result<Format, StageError> {
+    read.format.map_or_else(|| Format::of(path), Ok)
+}
+
+fn open_input(read: &Read, path: &Path, context: &dyn OpenContext) -> Result<Input, StageError> {
+    let is_text = format(read, path)?.is_text();
+    let encoding = read.encoding.filter(|_| is_text).map(|encoding| encoding.0);
+    if is_remote(path) {
+        RemoteFile::open(path)?;
     }
+    Input::open(path, encoding, context.scratch_folder()).map_err(|cause| StageError::io(path, cause))
 }
 
-fn boxed<T: RawFile + 'static>(opened: Result<T, String>) -> Result<Box<dyn RawFile>, String> {
-    opened.map(|file| Box::new(file) as Box<dyn RawFile>)
-}
-
-/// The columns of all files, each name once, in order of the files; behind them the wanted ones that only few rows have.
+/// The columns of all files, each name once with the type that holds the cells of all, in order of the files; behind them the
+/// wanted ones that only few rows have.
 fn all_columns(
     read: &Read,
     files: &[NamedFile],
@@ -132,12 +158,19 @@ fn all_columns(
 ) -> Result<Vec<RawColumn>, StageError> {
     let mut all = Vec::new();
     files.iter().for_each(|file| add(&mut all, file.raw.columns()));
-    let sought = sought(read, &all);
-    if all.is_empty() || sought.is_empty() {
+    if all.is_empty() {
         return Ok(all);
     }
-    let open_ended: Vec<_> = files.iter().filter(|file| !file.raw.has_fixed_columns()).collect();
-    let found = open_ended.par_iter().map(|file| search(file.raw.as_ref(), &sought, context));
+    let (missing, compared) = (missing(read, &all), compared(read));
+    let sought = |file: &NamedFile| -> Vec<String> {
+        let missing = missing.iter().filter(|_| !file.raw.has_fixed_columns());
+        let compared = compared.iter().filter(|_| !file.raw.has_fixed_types());
+        missing.chain(compared).cloned().collect()
+    };
+    let found = files.par_iter().map(|file| match sought(file) {
+        sought if sought.is_empty() => Ok(Vec::new()),
+        sought => search(file.raw.as_ref(), &sought, context),
+    });
     let found: Vec<_> = found.collect::<Result<_, _>>()?;
     found.iter().for_each(|columns| add(&mut all, columns));
     Ok(all)
@@ -145,17 +178,26 @@ fn all_columns(
 
 fn add(all: &mut Vec<RawColumn>, columns: &[RawColumn]) {
     for column in columns {
-        if !all.iter().any(|seen| seen.name == column.name) {
-            all.push(column.clone());
+        match all.iter_mut().find(|seen| seen.name == column.name) {
+            Some(seen) => {
+                seen.kind = wider(&seen.kind, &column.kind);
+                seen.holds_images |= column.holds_images;
+            }
+            None => all.push(column.clone()),
         }
     }
 }
 
-/// The wanted columns that none of `columns` is.
-fn sought(read: &Read, columns: &[RawColumn]) -> Vec<String> {
+/// The columns of `where`: their types have to be those of all rows.
+fn compared(read: &Read) -> Vec<String> {
     let predicate = read.predicate.as_deref().and_then(|text| Predicate::parse(text).ok());
-    let named = predicate.iter().flat_map(|predicate| predicate.columns().iter().map(String::as_str));
-    let named = named.chain(read.explode.as_deref()).map(|name| vec![name]);
+    predicate.map(|predicate| predicate.columns().to_vec()).unwrap_or_default()
+}
+
+/// The wanted columns that none of `columns` is.
+fn missing(read: &Read, columns: &[RawColumn]) -> Vec<String> {
+    let named = compared(read).into_iter().chain(read.explode.clone()).collect::<Vec<_>>();
+    let named = named.iter().map(|name| vec![name.as_str()]);
     let wanted = read.columns.sought(read.conversation).into_iter().chain(named);
     let missing = wanted.filter(|names| !names.iter().any(|name| exists(name, columns)));
     missing.flatten().map(str::to_owned).collect()
@@ -190,30 +232,27 @@ fn mapping(
     Ok(mapping)
 }
 
-/// Tells every file which columns it will be asked for.
+/// Lets every file know which columns it will be asked for.
 fn prepare(
     files: &mut [NamedFile],
+    columns: Vec<String>,
     rules: &RowRules,
-    filter: Option<&Filter>,
     context: &dyn OpenContext,
 ) -> Result<(), StageError> {
-    let mut columns = rules.needed(&["images", "messages", "id", "language", "source"]);
-    columns.extend(filter.iter().flat_map(|filter| filter.columns()).cloned());
     let request = Request { columns: Some(columns.into()), ..Request::default() };
-    files
-        .par_iter_mut()
-        .try_for_each(|file| file.raw.prepare(&request, rules.mapping.image.as_deref(), context))
+    let image = rules.reader.mapping.image.as_deref();
+    files.par_iter_mut().try_for_each(|file| file.raw.prepare(&request, image, context))
 }
 
 fn parts(files: &[NamedFile], limit: Option<u64>) -> Vec<Part> {
     let mut left = limit.unwrap_or(u64::MAX);
     let mut parts = Vec::new();
     for (file, named) in files.iter().enumerate() {
-        for (piece, raw) in named.raw.pieces().iter().enumerate() {
+        for (split, raw) in named.raw.splits().iter().enumerate() {
             let rows = (raw.rows.end - raw.rows.start).min(left);
             left -= rows;
             if rows > 0 {
-                parts.push(Part { file, piece, rows: rows as usize, images: None });
+                parts.push(Part { file, split, rows: rows as usize, images: None });
             }
         }
     }
@@ -226,7 +265,7 @@ fn digest_images(
     digests: &ImageDigests<'_>,
 ) -> Result<(), StageError> {
     parts.par_iter_mut().try_for_each(|part| {
-        part.images = digests.digest(files[part.file].raw.as_ref(), part.piece, part.rows)?;
+        part.images = digests.digest(files[part.file].raw.as_ref(), part.split, part.rows)?;
         Ok(())
     })
 }

@@ -1,28 +1,31 @@
 //! Parquet: only the columns asked for, only the row groups of the partition, 128 rows in memory (and large dictionaries, once).
 //!
-//! A partition's digest is that of the columns asked for, and pictures are counted without their bytes where that can be done.
+//! A partition's digest is that of the columns asked for, and images are counted without their bytes where that can be done.
 //!
 //! A page that cannot be decoded costs the rows of its batch: they are rejected with the reader's own words, and reading
 //! goes on behind them.
 
 mod chunks;
 mod counts;
+mod guarded;
 mod layout;
 mod levels;
+mod page_rows;
 mod selected;
 
-use super::arrow_value::{row_value, type_name};
-use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Failed, Piece, RawColumn, RawFile, Request, reject};
+use super::arrow_value::{flatten, row_value};
+use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Failed, RawColumn, RawFile, Request, Split, reject};
+use super::section::Section;
 use super::value::Value;
-use crate::foreign;
 use arrow::array::RecordBatch;
-use arrow::datatypes::Field;
 use chunks::Chunks;
 use counts::Counts;
+use guarded::guarded;
 use layout::Layout;
 use llavm_pipeline::StageError;
 use llavm_pipeline::rejects::Reject;
 use llavm_pipeline::stage::{Digest, OpenContext};
+use page_rows::PageRows;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection,
@@ -32,7 +35,6 @@ use parquet::file::metadata::PageIndexPolicy;
 pub use selected::Dictionaries;
 use selected::{Group, Selected, is_large};
 use std::borrow::Cow;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,12 +44,13 @@ pub struct Parquet {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
     digest: Digest,
-    pieces: Vec<Piece>,
+    splits: Vec<Split>,
     columns: Vec<RawColumn>,
     chunks: Chunks,
     /// Of the image column.
     counts: Option<Counts>,
     dictionaries: Arc<Dictionaries>,
+    page_rows: Arc<PageRows>,
 }
 
 impl Parquet {
@@ -58,7 +61,7 @@ impl Parquet {
         dictionaries: &Arc<Dictionaries>,
         context: &dyn OpenContext,
     ) -> Result<Result<Self, String>, StageError> {
-        let file = File::open(path).map_err(|cause| StageError::io(path, cause))?;
+        let file = Section::open(path).map_err(|cause| StageError::io(path, cause))?;
         // The Arrow schema some writers embed only picks between variants of a type, all of which read the same here.
         let options = ArrowReaderOptions::new()
             .with_skip_arrow_metadata(true)
@@ -69,11 +72,22 @@ impl Parquet {
         };
         let digest = context.file_digest(path)?;
         let rows = metadata.metadata().file_metadata().num_rows();
-        let pieces = pieces(u64::try_from(rows).unwrap_or(0), partition_rows.max(1), digest);
+        let splits = splits(u64::try_from(rows).unwrap_or(0), partition_rows.max(1), digest);
         let mut columns = Vec::new();
         metadata.schema().fields().iter().for_each(|field| flatten("", field, &mut columns));
         let (path, chunks, dictionaries) = (path.to_owned(), Chunks::default(), Arc::clone(dictionaries));
-        Ok(Ok(Self { path, metadata, digest, pieces, columns, chunks, counts: None, dictionaries }))
+        let page_rows = Arc::default();
+        Ok(Ok(Self {
+            path,
+            metadata,
+            digest,
+            splits,
+            columns,
+            chunks,
+            counts: None,
+            dictionaries,
+            page_rows,
+        }))
     }
 
     /// The root columns that a request names, by their places.
@@ -100,12 +114,12 @@ impl Parquet {
         })
     }
 
-    /// How many pictures the rows of a piece have, when nothing else is asked of the image column.
-    fn counted(&self, piece: &Piece, request: &Request) -> Option<Vec<u32>> {
+    /// How many images the rows of a split have, when nothing else is asked of the image column.
+    fn counted(&self, split: &Split, request: &Request) -> Option<Vec<u32>> {
         request.counted.as_ref()?;
         let counts = self.counts.as_ref()?;
-        let mut all = Vec::with_capacity((piece.rows.end - piece.rows.start) as usize);
-        for (group, rows) in self.groups(piece.rows.clone()) {
+        let mut all = Vec::with_capacity((split.rows.end - split.rows.start) as usize);
+        for (group, rows) in self.groups(split.rows.clone()) {
             all.extend(counts.of(group, rows)?);
         }
         Some(all)
@@ -113,12 +127,14 @@ impl Parquet {
 
     /// A reader of the given rows of the file, all of them wanted.
     fn reader(&self, rows: &[u64], columns: &[usize]) -> Result<ParquetRecordBatchReader, String> {
-        let file = File::open(&self.path).map_err(|cause| cause.to_string())?;
+        let file = Section::open(&self.path).map_err(|cause| cause.to_string())?;
         let (groups, selection) = self.selection(rows);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
         let (metadata, dictionaries) = (Arc::clone(self.metadata.metadata()), Arc::clone(&self.dictionaries));
-        let as_views = self.have_large_dictionary(&groups, columns);
-        let shared = Selected { file: Arc::new(file), metadata, groups, dictionaries, as_views };
+        let as_views = is_dense(rows) || self.have_large_dictionary(&groups, columns);
+        let skips = selection.iter().next().is_some_and(|first| first.skip);
+        let (file, page_rows) = (Arc::new(file), Arc::clone(&self.page_rows));
+        let shared = Selected { file, metadata, groups, dictionaries, page_rows, skips, as_views };
         let schema = self.metadata.schema().fields();
         guarded(|| shared.reader(schema, mask, CHUNK_ROWS, selection))
     }
@@ -132,8 +148,8 @@ impl Parquet {
 
     /// The row group that holds these rows of the file.
     fn group(&self, index: usize, rows: Range<u64>) -> Group {
-        let touched = |piece: &&Piece| piece.rows.start < rows.end && rows.start < piece.rows.end;
-        Group { file: self.digest, index, partitions: self.pieces.iter().filter(touched).count() }
+        let touched = |split: &&Split| split.rows.start < rows.end && rows.start < split.rows.end;
+        Group { file: self.digest, index, partitions: self.splits.iter().filter(touched).count() }
     }
 
     /// The row groups that hold any of `rows` (ascending), and the rows within these groups.
@@ -162,8 +178,8 @@ impl Parquet {
 }
 
 impl RawFile for Parquet {
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    fn splits(&self) -> &[Split] {
+        &self.splits
     }
 
     fn columns(&self) -> &[RawColumn] {
@@ -171,6 +187,10 @@ impl RawFile for Parquet {
     }
 
     fn has_fixed_columns(&self) -> bool {
+        true
+    }
+
+    fn has_fixed_types(&self) -> bool {
         true
     }
 
@@ -191,16 +211,16 @@ impl RawFile for Parquet {
     }
 
     fn digest(&self, index: usize, request: &Request) -> Option<Digest> {
-        let piece = self.pieces.get(index)?;
-        let counts = self.counted(piece, request);
+        let split = self.splits.get(index)?;
+        let counts = self.counted(split, request);
         let mut hasher = blake3::Hasher::new();
-        for (group, rows) in self.groups(piece.rows.clone()) {
+        for (group, rows) in self.groups(split.rows.clone()) {
             hasher.update(&rows.start.to_le_bytes()).update(&rows.end.to_le_bytes());
             let roots = self.roots(request);
             let read = roots.filter(|(_, name)| counts.is_none() || !request.counts(name));
             for leaf in read.flat_map(|(root, _)| self.leaves(root)) {
                 // A column that nobody announced: all bytes decide.
-                let Some(chunk) = self.chunks.digest(leaf, group) else { return Some(piece.digest) };
+                let Some(chunk) = self.chunks.digest(leaf, group) else { return Some(split.digest) };
                 hasher.update(chunk.as_bytes());
             }
         }
@@ -210,18 +230,18 @@ impl RawFile for Parquet {
         Some(hasher.finalize())
     }
 
-    fn read(&self, piece: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
-        let piece = self.pieces.get(piece).ok_or_else(|| StageError::new("no such piece"))?;
-        let rows = (piece.rows.end - piece.rows.start) as usize;
+    fn read(&self, split: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
+        let split = self.splits.get(split).ok_or_else(|| StageError::new("no such split"))?;
+        let rows = (split.rows.end - split.rows.start) as usize;
         let wanted = (0..rows.min(request.limit.unwrap_or(rows))).filter(|row| request.wants(*row)).collect();
-        let counts = self.counted(piece, &request);
+        let counts = self.counted(split, &request);
         let roots = self.roots(&request);
         let columns = roots.filter(|(_, name)| counts.is_none() || !request.counts(name));
         let columns = columns.map(|(root, _)| root).collect();
         let counts = counts.zip(request.counted);
         Ok(Box::new(Rows {
             file: self,
-            first: piece.rows.start,
+            first: split.rows.start,
             wanted,
             columns,
             counts,
@@ -231,41 +251,31 @@ impl RawFile for Parquet {
     }
 }
 
-fn pieces(rows: u64, every: u64, file: Digest) -> Vec<Piece> {
-    let piece = |start: u64| {
+/// Whether most rows between the first and the last are wanted, so that pages hold little else.
+fn is_dense(rows: &[u64]) -> bool {
+    let span = rows.last().zip(rows.first()).map_or(0, |(last, first)| last - first);
+    span < 2 * rows.len() as u64
+}
+
+fn splits(rows: u64, every: u64, file: Digest) -> Vec<Split> {
+    let split = |start: u64| {
         let end = rows.min(start + every);
         let mut hasher = blake3::Hasher::new();
         hasher.update(file.as_bytes()).update(&start.to_le_bytes()).update(&end.to_le_bytes());
-        Piece { rows: start..end, digest: hasher.finalize() }
+        Split { rows: start..end, digest: hasher.finalize() }
     };
-    (0..rows.div_ceil(every)).map(|index| piece(index * every)).collect()
-}
-
-fn flatten(prefix: &str, field: &Field, columns: &mut Vec<RawColumn>) {
-    let name = format!("{prefix}{}", field.name());
-    columns.push(RawColumn { name: name.clone(), kind: type_name(field.data_type()) });
-    if let arrow::datatypes::DataType::Struct(fields) = field.data_type() {
-        fields.iter().for_each(|field| flatten(&format!("{name}."), field, columns));
-    }
-}
-
-/// Some corrupt pages make the decoder panic instead of returning an error.
-fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match foreign::guarded(work) {
-        Some(result) => result.map_err(|cause| cause.to_string()),
-        None => Err("the Parquet decoder gave up on these bytes".to_owned()),
-    }
+    (0..rows.div_ceil(every)).map(|index| split(index * every)).collect()
 }
 
 struct Rows<'a> {
     file: &'a Parquet,
-    /// Row of the file at which the piece begins.
+    /// Row of the file at which the split begins.
     first: u64,
-    /// Rows of the piece to read, ascending, and how many of them are done.
+    /// Rows of the split to read, ascending, and how many of them are done.
     wanted: Vec<usize>,
     next: usize,
     columns: Vec<usize>,
-    /// By row of the piece: the number of pictures in the column of that name, which is not read.
+    /// By row of the split: the number of images in the column of that name, which is not read.
     counts: Option<(Vec<u32>, Arc<str>)>,
     reader: Option<ParquetRecordBatchReader>,
 }
@@ -317,7 +327,7 @@ impl<'a> Iterator for Rows<'a> {
 struct Batch {
     rows: Vec<usize>,
     cells: RecordBatch,
-    /// Pictures of each row in a column that was not read, and its name.
+    /// Images of each row in a column that was not read, and its name.
     counts: Option<(Vec<u32>, Arc<str>)>,
 }
 
@@ -329,9 +339,9 @@ impl Chunk for Batch {
     fn value(&self, index: usize) -> Result<Value<'_>, Reject> {
         let mut row = row_value(&self.cells, index);
         if let (Value::Object(fields), Some((counts, name))) = (&mut row, &self.counts) {
-            let pictures = counts.get(index).copied().unwrap_or(0);
-            let pictures = std::iter::repeat_n(Value::Bytes(Cow::Borrowed(&[])), pictures as usize);
-            fields.push((Cow::Borrowed(&**name), Value::List(pictures.collect())));
+            let images = counts.get(index).copied().unwrap_or(0);
+            let images = std::iter::repeat_n(Value::Bytes(Cow::Borrowed(&[])), images as usize);
+            fields.push((Cow::Borrowed(&**name), Value::List(images.collect())));
         }
         Ok(row)
     }

@@ -1,7 +1,10 @@
 //! `prompts`: the instructions that caption-only sets draw from.
 //!
 //! In: a list of texts, or a file with one on each line (blank lines and lines that begin with `#` are none). Out: one of them for
-//! a row, by the seed and the row's number alone, so that a set read again asks the same.
+//! a row, by the seed and what the row is, so that a set read again asks the same.
+//!
+//! A drawn instruction needs an image: "describe the image" without one teaches to make things up. Where `prompts` is the only
+//! source of questions, a row without an image is rejected (`read/no-image`).
 
 use super::locate::local;
 use llavm_pipeline::StageError;
@@ -63,12 +66,21 @@ impl Prompts {
     }
 }
 
-/// The instruction of a row; `item` tells rows apart that come from one raw row.
-pub fn draw(prompts: &[String], seed: u64, row_in_file: u64, item: usize) -> Option<&str> {
+/// The instruction of a row: by its number in its file, by what it says of itself (its id and its answer, since many files may have one
+/// row each), and by `item`, which tells rows apart that come from one raw row.
+pub fn draw<'a>(
+    prompts: &'a [String],
+    seed: u64,
+    row_in_file: u64,
+    own: &[&str],
+    item: usize,
+) -> Option<&'a str> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes()).update(&row_in_file.to_le_bytes());
-    if item > 0 {
-        hasher.update(&(item as u64).to_le_bytes());
+    for number in [seed, row_in_file, item as u64] {
+        hasher.update(&number.to_le_bytes());
+    }
+    for text in own {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     }
     let mut drawn = [0; 8];
     hasher.finalize_xof().fill(&mut drawn);
@@ -97,9 +109,18 @@ mod tests {
     #[test]
     fn items_of_one_row_draw_apart() {
         let prompts: Vec<String> = (0..50).map(|n| n.to_string()).collect();
-        let drawn: Vec<_> = (0..5).map(|item| draw(&prompts, 42, 7, item)).collect();
-        assert_eq!(drawn, (0..5).map(|item| draw(&prompts, 42, 7, item)).collect::<Vec<_>>());
+        let drawn: Vec<_> = (0..5).map(|item| draw(&prompts, 42, 7, &["a cat"], item)).collect();
+        assert_eq!(drawn, (0..5).map(|item| draw(&prompts, 42, 7, &["a cat"], item)).collect::<Vec<_>>());
         assert!(drawn.iter().any(|prompt| *prompt != drawn[0]));
-        assert_eq!(draw(&[], 42, 7, 0), None);
+        assert_eq!(draw(&[], 42, 7, &[], 0), None);
+    }
+
+    #[test]
+    fn the_same_row_of_many_files_draws_differently() {
+        let prompts: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+        let captions: Vec<String> = (0..40).map(|n| format!("a cat {n}")).collect();
+        let drawn: std::collections::BTreeSet<_> =
+            captions.iter().map(|caption| draw(&prompts, 42, 0, &[caption], 0)).collect();
+        assert!(drawn.len() > 15, "{drawn:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The columns of a file that names them row by row (JSON, webdataset), seen in a sample; and those that only a search finds,
-//! because few rows have them: pictures in a file of chats, say.
+//! because few rows have them: images in a file of chats, say.
 
+use super::image_cell::looks_like_image;
 use super::raw::{RawColumn, RawFile, Request};
 use super::value::Value;
 use llavm_pipeline::StageError;
@@ -8,107 +9,149 @@ use llavm_pipeline::stage::OpenContext;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// Rows looked at in the first piece, and in each of some other pieces.
+/// Usable rows looked at in the first split, and in each of some other splits.
 const FIRST_ROWS: usize = 64;
 const OTHER_ROWS: usize = 4;
-const OTHER_PIECES: usize = 16;
+const OTHER_SPLITS: usize = 16;
 
 /// Raised when the same rows give other columns.
-const SEARCH_VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Every column seen in the sample, sorted by name, with the widest type seen.
-///
-/// `kind` names the type of a cell.
-pub fn sampled_columns(file: &dyn RawFile, kind: Kind<'_>) -> Result<Vec<RawColumn>, StageError> {
-    let mut kinds = BTreeMap::new();
-    let pieces = file.pieces().len();
-    let step = pieces.div_ceil(OTHER_PIECES).max(1);
-    for piece in (0..pieces).step_by(step) {
-        let limit = Some(if piece == 0 { FIRST_ROWS } else { OTHER_ROWS });
-        for chunk in file.read(piece, Request { limit, ..Request::default() })? {
-            let chunk = chunk?;
-            for index in 0..chunk.rows().len() {
-                if let Ok(Value::Object(fields)) = chunk.value(index) {
-                    fields.iter().for_each(|(name, value)| widen(name, value, kind, &mut kinds));
-                }
-            }
-        }
-    }
-    Ok(columns(kinds))
+/// The columns of a sample by name.
+#[derive(Default)]
+struct Kinds(BTreeMap<String, (String, bool)>);
+
+/// Every column seen in a sample of the file, sorted by name, with the widest type seen. Remembered by the rows' content; `format`
+/// says how they are read.
+pub fn remembered_columns(
+    file: &dyn RawFile,
+    format: &str,
+    context: &dyn OpenContext,
+) -> Result<Vec<RawColumn>, StageError> {
+    let key = format!("read/columns/{VERSION}/{format}/{}", rows_digest(file));
+    remembered(&key, context, &mut || sampled(file))
 }
 
-/// Those of the columns `sought` that any row of the file has. Remembered by the rows' content.
+/// Those of the columns `sought` that any row of the file has, with the widest type of all rows.
 pub fn search(
     file: &dyn RawFile,
     sought: &[String],
     context: &dyn OpenContext,
 ) -> Result<Vec<RawColumn>, StageError> {
-    let mut rows = blake3::Hasher::new();
-    file.pieces().iter().for_each(|piece| {
-        rows.update(piece.digest.as_bytes());
-    });
-    let key = format!("read/search/{SEARCH_VERSION}/{sought:?}/{}", rows.finalize().to_hex());
-    let mut compute = || {
-        let pieces = (0..file.pieces().len()).into_par_iter().map(|piece| search_piece(file, piece, sought));
-        let mut kinds = BTreeMap::new();
-        for (name, kind) in pieces.collect::<Result<Vec<_>, StageError>>()?.into_iter().flatten() {
-            let widest = kinds.get(&name).map_or_else(|| kind.clone(), |seen: &String| wider(seen, &kind));
-            kinds.insert(name, widest);
+    let key = format!("read/search/{VERSION}/{sought:?}/{}", rows_digest(file));
+    remembered(&key, context, &mut || {
+        let request = || Request { columns: Some(sought.into()), types_only: true, ..Request::default() };
+        let split = |split| {
+            let mut kinds = Kinds::default();
+            kinds.add_rows(file, split, request(), usize::MAX).map(|_| kinds)
+        };
+        let splits = (0..file.splits().len()).into_par_iter().map(split);
+        let mut all = Kinds::default();
+        for Kinds(found) in splits.collect::<Result<Vec<_>, StageError>>()? {
+            found.into_iter().for_each(|(name, (kind, images))| all.add(&name, &kind, images));
         }
-        Ok(kinds
-            .into_iter()
-            .flat_map(|(name, kind)| [name, kind])
-            .collect::<Vec<_>>()
-            .join("\0")
-            .into_bytes())
+        Ok(all)
+    })
+}
+
+fn rows_digest(file: &dyn RawFile) -> String {
+    let mut rows = blake3::Hasher::new();
+    file.splits().iter().for_each(|split| {
+        rows.update(split.digest.as_bytes());
+    });
+    rows.finalize().to_hex().to_string()
+}
+
+fn remembered(
+    key: &str,
+    context: &dyn OpenContext,
+    find: &mut dyn FnMut() -> Result<Kinds, StageError>,
+) -> Result<Vec<RawColumn>, StageError> {
+    let bytes = context.remembered(key, &mut || find().map(Kinds::encode))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut parts = text.split('\0').map(str::to_owned);
+    let next = || {
+        let (name, kind) = (parts.next()?, parts.next()?);
+        Some(RawColumn { name, kind, holds_images: parts.next()? == "images" })
     };
-    let found = context.remembered(&key, &mut compute)?;
-    let found = String::from_utf8_lossy(&found).into_owned();
-    let mut parts = found.split('\0').map(str::to_owned);
-    let next = || Some(RawColumn { name: parts.next()?, kind: parts.next()? });
     Ok(std::iter::from_fn(next).collect())
 }
 
-fn search_piece(
-    file: &dyn RawFile,
-    piece: usize,
-    sought: &[String],
-) -> Result<BTreeMap<String, String>, StageError> {
-    let mut kinds = BTreeMap::new();
-    for chunk in file.read(piece, Request { columns: Some(sought.into()), ..Request::default() })? {
-        let chunk = chunk?;
-        for index in 0..chunk.rows().len() {
-            if let Ok(Value::Object(fields)) = chunk.value(index) {
-                fields.iter().for_each(|(name, value)| widen(name, value, &|cell| cell.kind(), &mut kinds));
-            }
+/// Rows at the head of a file may be broken, or comments: they are passed over until there are enough that are rows.
+fn sampled(file: &dyn RawFile) -> Result<Kinds, StageError> {
+    let mut kinds = Kinds::default();
+    let splits = file.splits().len();
+    let step = splits.div_ceil(OTHER_SPLITS).max(1);
+    let mut usable = 0;
+    for split in (0..splits).step_by(step) {
+        let wanted = if usable == 0 { FIRST_ROWS } else { OTHER_ROWS };
+        usable += kinds.add_rows(file, split, Request { types_only: true, ..Request::default() }, wanted)?;
+    }
+    for split in 0..splits {
+        if usable > 0 {
+            break;
         }
+        usable +=
+            kinds.add_rows(file, split, Request { types_only: true, ..Request::default() }, FIRST_ROWS)?;
     }
     Ok(kinds)
 }
 
-fn columns(kinds: BTreeMap<String, String>) -> Vec<RawColumn> {
-    kinds.into_iter().map(|(name, kind)| RawColumn { name, kind }).collect()
+impl Kinds {
+    /// Adds up to `wanted` usable rows of a split, and gives how many there were.
+    fn add_rows(
+        &mut self,
+        file: &dyn RawFile,
+        split: usize,
+        request: Request,
+        wanted: usize,
+    ) -> Result<usize, StageError> {
+        let mut usable = 0;
+        for chunk in file.read(split, request)? {
+            let chunk = chunk?;
+            for index in 0..chunk.rows().len() {
+                if usable >= wanted {
+                    return Ok(usable);
+                }
+                if let Ok(Value::Object(fields)) = chunk.value(index) {
+                    usable += 1;
+                    fields.iter().for_each(|(name, value)| self.add_cell(file, name, value));
+                }
+            }
+        }
+        Ok(usable)
+    }
+
+    fn add_cell(&mut self, file: &dyn RawFile, name: &str, value: &Value<'_>) {
+        self.add(name, &file.kind(value), looks_like_image(value));
+        if let Value::Object(fields) = value {
+            fields.iter().for_each(|(field, value)| self.add_cell(file, &format!("{name}.{field}"), value));
+        }
+    }
+
+    fn add(&mut self, name: &str, kind: &str, images: bool) {
+        let (seen, holds_images) = self.0.entry(name.to_owned()).or_insert_with(|| (kind.to_owned(), false));
+        *holds_images |= images;
+        if seen != kind {
+            *seen = wider(seen, kind);
+        }
+    }
+
+    fn encode(self) -> Vec<u8> {
+        let word = |images| if images { "images" } else { "" }.to_owned();
+        let parts = self.0.into_iter().flat_map(|(name, (kind, images))| [name, kind, word(images)]);
+        parts.collect::<Vec<_>>().join("\0").into_bytes()
+    }
 }
 
-/// Names the type of a cell.
-pub type Kind<'a> = &'a dyn Fn(&Value<'_>) -> String;
-
-fn widen(name: &str, value: &Value<'_>, name_kind: Kind<'_>, kinds: &mut BTreeMap<String, String>) {
-    let kind = name_kind(value);
-    let seen = kinds.entry(name.to_owned()).or_insert_with(|| kind.clone());
-    if *seen != kind {
-        *seen = wider(seen, &kind);
-    }
-    if let Value::Object(fields) = value {
-        fields.iter().for_each(|(field, value)| widen(&format!("{name}.{field}"), value, name_kind, kinds));
-    }
-}
-
-fn wider(one: &str, other: &str) -> String {
+/// The type that holds cells of both.
+pub fn wider(one: &str, other: &str) -> String {
     match (one, other) {
         ("null" | "list<null>", kind) | (kind, "null" | "list<null>") => kind.to_owned(),
         ("int", "float") | ("float", "int") => "float".to_owned(),
-        ("bool" | "int" | "float" | "string", "bool" | "int" | "float" | "string") => "string".to_owned(),
+        ("bool" | "int" | "float" | "string", "bool" | "int" | "float" | "string") if one != other => {
+            "string".to_owned()
+        }
         (first, _) => first.to_owned(),
     }
 }
@@ -119,12 +162,15 @@ mod tests {
 
     #[test]
     fn the_widest_type_of_a_column_is_named() {
-        let mut kinds = BTreeMap::new();
-        for row in [r#"{"n": null, "s": 1}"#, r#"{"n": 1, "s": "x", "i": {"p": "a"}}"#, r#"{"n": 0.5}"#] {
-            let Value::Object(fields) = serde_json::from_str(row).unwrap() else { panic!() };
-            fields.iter().for_each(|(name, value)| widen(name, value, &|cell| cell.kind(), &mut kinds));
+        for (one, other, both) in [
+            ("null", "int", "int"),
+            ("int", "float", "float"),
+            ("float", "int", "float"),
+            ("int", "string", "string"),
+            ("list<null>", "list<string>", "list<string>"),
+            ("int", "int", "int"),
+        ] {
+            assert_eq!(wider(one, other), both);
         }
-        let kinds: Vec<_> = kinds.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
-        assert_eq!(kinds, ["i: struct<p: string>", "i.p: string", "n: float", "s: string"]);
     }
 }

@@ -1,14 +1,29 @@
-//! A stretch of a file that can be read and sought from many threads at once: every clone has a position of its own.
+//! A stretch of a file that can be read and sought from many threads at once: every clone has a position of its own. The file is
+//! one of this machine, or an object in a bucket.
 
+use bytes::Bytes;
+use llavm_pipeline::storage::remote::{RemoteFile, is_remote};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Bytes from which on a range of an object is fetched by itself; shorter ones lie in blocks that serve their neighbours too.
+const LONG: usize = 1 << 20;
+
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+enum Origin {
+    Local(Arc<File>),
+    Remote(Arc<RemoteFile>),
+}
+
 /// Bytes `start..end` of a file, seen as a file of their own.
 #[derive(Clone, Debug)]
 pub struct Section {
-    file: Arc<File>,
+    file: Origin,
     start: u64,
     end: u64,
     position: u64,
@@ -17,9 +32,17 @@ pub struct Section {
 impl Section {
     /// The whole file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        if !is_remote(path) {
+            return Self::of(Arc::new(File::open(path)?));
+        }
+        let file = RemoteFile::open(path).map_err(io::Error::other)?;
+        Ok(Self { start: 0, end: file.size(), position: 0, file: Origin::Remote(file) })
+    }
+
+    /// The whole of an open file.
+    pub fn of(file: Arc<File>) -> io::Result<Self> {
         let end = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), start: 0, end, position: 0 })
+        Ok(Self { file: Origin::Local(file), start: 0, end, position: 0 })
     }
 
     /// Bytes `start..start + length` of it, cut where the file ends.
@@ -27,7 +50,7 @@ impl Section {
     pub fn part(&self, start: u64, length: u64) -> Self {
         let start = self.start.saturating_add(start).min(self.end);
         let end = start.saturating_add(length).min(self.end);
-        Self { file: Arc::clone(&self.file), start, end, position: start }
+        Self { file: self.file.clone(), start, end, position: start }
     }
 
     pub fn len(&self) -> u64 {
@@ -39,9 +62,41 @@ impl Read for Section {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
         let wanted = left.min(buffer.len());
-        let read = read_at(&self.file, &mut buffer[..wanted], self.position)?;
+        let read = match &self.file {
+            Origin::Local(file) => read_at(file, &mut buffer[..wanted], self.position)?,
+            Origin::Remote(file) => file.read_at(&mut buffer[..wanted], self.position)?,
+        };
         self.position += read as u64;
         Ok(read)
+    }
+}
+
+impl Length for Section {
+    fn len(&self) -> u64 {
+        self.len()
+    }
+}
+
+impl ChunkReader for Section {
+    type T = io::BufReader<Self>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(io::BufReader::new(self.part(start, u64::MAX)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let mut part = self.part(start, length as u64);
+        if part.len() < length as u64 {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start} are behind the end")));
+        }
+        if let Origin::Remote(file) = &part.file
+            && length >= LONG
+        {
+            return Ok(file.get(part.start..part.end)?);
+        }
+        let mut bytes = vec![0; length];
+        part.read_exact(&mut bytes)?;
+        Ok(bytes.into())
     }
 }
 

@@ -4,7 +4,8 @@
 //! whose columns cannot be read is kept, as a reject.
 
 use super::arrow_value;
-use super::raw::{RawColumn, RawFile, Request};
+use super::image_cell::short;
+use super::raw::{RawColumn, RawFile, Request, reject};
 use super::value::Value;
 use crate::sql::{Predicate, ScalarType, Scalars};
 use llavm_pipeline::StageError;
@@ -17,7 +18,7 @@ pub struct Filter {
     types: Vec<ScalarType>,
 }
 
-/// The verdict on the rows of one piece.
+/// The verdict on the rows of one split.
 pub struct Selection {
     pub keep: Vec<bool>,
     /// Rows on which the predicate could not be computed.
@@ -44,16 +45,17 @@ impl Filter {
         format!("{} {:?}", self.predicate.text(), self.types)
     }
 
-    /// Evaluates the predicate on the first `rows` rows of a piece.
-    pub fn select(&self, file: &dyn RawFile, piece: usize, rows: usize) -> Result<Selection, StageError> {
+    /// Evaluates the predicate on the first `rows` rows of a split.
+    pub fn select(&self, file: &dyn RawFile, split: usize, rows: usize) -> Result<Selection, StageError> {
         let names = self.predicate.columns();
         let mut selection = Selection { keep: vec![true; rows], unreadable: BTreeMap::new() };
         let request = Request { columns: Some(names.into()), limit: Some(rows), ..Request::default() };
-        for chunk in file.read(piece, request)? {
+        for chunk in file.read(split, request)? {
             let chunk = chunk?;
             let (mut places, mut values) = (Vec::new(), Vec::new());
             for (index, row) in chunk.rows().iter().enumerate() {
-                match chunk.value(index) {
+                let value = chunk.value(index).and_then(|value| self.comparable(value));
+                match value {
                     Ok(value) => {
                         places.push(*row);
                         values.push(value);
@@ -73,6 +75,30 @@ impl Filter {
             }
         }
         Ok(selection)
+    }
+}
+
+impl Filter {
+    /// The row, if its cells have the types of their columns: one that has not must not be left out in silence.
+    fn comparable<'a>(&self, row: Value<'a>) -> Result<Value<'a>, Reject> {
+        for (name, scalar) in self.predicate.columns().iter().zip(&self.types) {
+            let cell = row.get(name).unwrap_or(&Value::Null);
+            let fits = match scalar {
+                ScalarType::Bool => as_bool(cell).is_some(),
+                ScalarType::Int => as_int(cell).is_some(),
+                ScalarType::Float => as_float(cell).is_some(),
+                ScalarType::Text => cell.as_text().is_some(),
+            };
+            let is_empty = *cell == Value::Null
+                || matches!(cell, Value::Text(text) if text.trim().is_empty())
+                || matches!(cell, Value::Float(number) if number.is_nan());
+            if !fits && !is_empty {
+                let shown = cell.as_text().map_or_else(|| cell.kind(), |text| short(&text));
+                let detail = format!("`where` compares {name} as {scalar:?}, and {shown} is none");
+                return Err(reject("not-comparable", detail.to_lowercase()));
+            }
+        }
+        Ok(row)
     }
 }
 
@@ -104,7 +130,7 @@ fn as_bool(cell: &Value<'_>) -> Option<bool> {
 
 fn as_int(cell: &Value<'_>) -> Option<i64> {
     match cell {
-        Value::Int(number) => Some(*number),
+        Value::Int(number) => i64::try_from(*number).ok(),
         Value::Text(text) => text.trim().parse().ok(),
         _ => None,
     }
@@ -114,7 +140,7 @@ fn as_float(cell: &Value<'_>) -> Option<f64> {
     match cell {
         Value::Int(number) => Some(*number as f64),
         Value::Float(number) => Some(*number),
-        Value::Text(text) => text.trim().parse().ok(),
+        Value::Text(text) | Value::Number(text) => text.trim().parse().ok(),
         _ => None,
     }
 }

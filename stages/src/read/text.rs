@@ -3,16 +3,17 @@
 //! A format says how records are cut ([`Records`]) and how one becomes a row ([`TextFormat::value`]); counting rows, reading a
 //! partition, holding 128 records at a time and naming what is wrong are the same for all of them.
 
-use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Piece, RawColumn, RawFile, Request, reject};
-use super::regions::{Position, Region, borders, regions};
-use super::sample::sampled_columns;
+use super::byte_ranges::{ByteRange, Position, byte_ranges, cut};
+use super::input::Input;
+use super::opening::Opening;
+use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, RawColumn, RawFile, Request, Split, reject};
+use super::sample::remembered_columns;
 use super::section::Section;
 use super::value::Value;
 use llavm_pipeline::StageError;
-use llavm_pipeline::rejects::Reject;
+use llavm_pipeline::rejects::{FILE_LOST, Reject};
 use llavm_pipeline::stage::OpenContext;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Longest record read into memory, in bytes; a longer one is rejected.
@@ -26,6 +27,21 @@ pub const READ_BUFFER: usize = 1 << 18;
 pub struct Record {
     pub at: Position,
     pub fault: Option<Reject>,
+    /// Whether the file ends in it: without a line end, it may have been cut short.
+    pub unfinished: bool,
+}
+
+impl Record {
+    /// The reject of a text that ends too early: where the file ends in it, all that followed is lost.
+    pub fn ends_early(&self, code: &'static str, detail: String) -> Reject {
+        if !self.unfinished {
+            return reject(code, detail);
+        }
+        reject(
+            FILE_LOST,
+            format!("{detail}; the file ends in this row, without a line end: it was cut short"),
+        )
+    }
 }
 
 /// The reject of a record over [`MAX_RECORD`].
@@ -55,8 +71,8 @@ pub trait TextFormat: Send + Sync {
 
     fn records(&self, input: Section, start: Start) -> Box<dyn Records>;
 
-    /// The row that a record's text holds; `line` is where it begins.
-    fn value<'a>(&self, text: &'a [u8], line: u64, request: &Request) -> Result<Value<'a>, Reject>;
+    /// The row that a record's text holds.
+    fn value<'a>(&self, text: &'a [u8], record: &Record, request: &Request) -> Result<Value<'a>, Reject>;
 
     /// The columns of every row, for formats that name them once, and the bytes that name them.
     fn header(&self) -> Option<(&[String], &[u8])> {
@@ -71,57 +87,58 @@ pub trait TextFormat: Send + Sync {
 
 /// A text file whose records have been counted.
 pub struct TextFile<F> {
-    path: PathBuf,
+    input: Arc<Input>,
     format: Arc<F>,
-    regions: Vec<Region>,
-    pieces: Vec<Piece>,
+    byte_ranges: Vec<ByteRange>,
+    splits: Vec<Split>,
     columns: Vec<RawColumn>,
 }
 
 impl<F: TextFormat + 'static> TextFile<F> {
-    pub fn open(path: &Path, format: F, every: u64, context: &dyn OpenContext) -> Result<Self, StageError> {
-        let scan = |file: Section| {
-            let length = file.len();
-            let mut records = format.records(file, Start::File);
+    /// The inner error says why its bytes cannot be had.
+    pub fn open(opening: &Opening<'_>, format: F) -> Result<Result<Self, String>, StageError> {
+        let (input, every, context) = (&opening.input, opening.read.partition_rows, opening.context);
+        let scan = |file: &Section| {
+            let mut records = format.records(file.clone(), Start::File);
             let mut text = Vec::new();
-            borders(every, length, &mut || Ok(records.next(&mut text)?.map(|record| record.at)))
+            cut(every, file, &mut || Ok(records.next(&mut text)?.map(|record| record.at)))
         };
-        let regions = regions(path, &format.index_name(), every, context, &scan)?;
-        let pieces = regions.iter().map(|region| piece(region, &format)).collect();
-        let mut file =
-            Self { path: path.to_owned(), format: Arc::new(format), regions, pieces, columns: Vec::new() };
-        file.columns = file.find_columns()?;
-        Ok(file)
+        let byte_ranges = match byte_ranges(input, &format.index_name(), every, context, &scan)? {
+            Ok(byte_ranges) => byte_ranges,
+            Err(cause) => return Ok(Err(cause)),
+        };
+        let splits = byte_ranges.iter().map(|range| split(range, &format)).collect();
+        let (input, format) = (Arc::clone(input), Arc::new(format));
+        let mut file = Self { input, format, byte_ranges, splits, columns: Vec::new() };
+        file.columns = file.find_columns(context)?;
+        Ok(Ok(file))
     }
 
     /// The columns of the header with the types that a sample shows, or those that a sample shows.
-    fn find_columns(&self) -> Result<Vec<RawColumn>, StageError> {
-        let sampled = sampled_columns(self, &|cell| self.format.kind(cell))?;
+    fn find_columns(&self, context: &dyn OpenContext) -> Result<Vec<RawColumn>, StageError> {
+        let sampled = remembered_columns(self, &self.format.index_name(), context)?;
         let Some((names, _)) = self.format.header() else {
             return Ok(sampled);
         };
-        let kind = |name: &String| {
-            sampled.iter().find(|column| column.name == *name).map(|column| column.kind.clone())
-        };
-        let column = |name: &String| RawColumn {
-            name: name.clone(),
-            kind: kind(name).unwrap_or_else(|| "string".to_owned()),
+        let column = |name: &String| {
+            let sampled = sampled.iter().find(|column| column.name == *name).cloned();
+            sampled.unwrap_or_else(|| RawColumn::new(name.as_str(), "string"))
         };
         Ok(names.iter().map(column).collect())
     }
 }
 
-/// The digest of a piece covers what names its columns and on which line it begins, which rejects say.
-fn piece(region: &Region, format: &dyn TextFormat) -> Piece {
+/// The digest of a split covers what names its columns and on which line it begins, which rejects say.
+fn split(range: &ByteRange, format: &dyn TextFormat) -> Split {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(region.digest.as_bytes()).update(&region.first_line.to_le_bytes());
+    hasher.update(range.digest.as_bytes()).update(&range.first_line.to_le_bytes());
     hasher.update(format.header().map_or(&[], |(_, bytes)| bytes));
-    Piece { rows: region.first_row..region.first_row + region.rows, digest: hasher.finalize() }
+    Split { rows: range.first_row..range.first_row + range.rows, digest: hasher.finalize() }
 }
 
 impl<F: TextFormat + 'static> RawFile for TextFile<F> {
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    fn splits(&self) -> &[Split] {
+        &self.splits
     }
 
     fn columns(&self) -> &[RawColumn] {
@@ -132,18 +149,22 @@ impl<F: TextFormat + 'static> RawFile for TextFile<F> {
         self.format.header().is_some()
     }
 
-    fn read(&self, piece: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
-        let region = self.regions.get(piece).ok_or_else(|| StageError::new("no such piece"))?;
-        let file = Section::open(&self.path).map_err(|cause| StageError::io(&self.path, cause))?;
-        let start = Start::Record { line: region.first_line };
-        let records = self.format.records(file.part(region.offset, region.length), start);
-        let limit = request.limit.unwrap_or(usize::MAX).min(region.rows as usize);
-        Ok(Box::new(Rows { path: &self.path, format: &self.format, records, request, next: 0, limit }))
+    fn kind(&self, cell: &Value<'_>) -> String {
+        self.format.kind(cell)
+    }
+
+    fn read(&self, split: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
+        let range = self.byte_ranges.get(split).ok_or_else(|| StageError::new("no such split"))?;
+        let file = self.input.section().map_err(|cause| StageError::io(self.input.path(), cause))?;
+        let start = Start::Record { line: range.first_line };
+        let records = self.format.records(file.part(range.offset, range.length), start);
+        let limit = request.limit.unwrap_or(usize::MAX).min(range.rows as usize);
+        Ok(Box::new(Rows { input: &self.input, format: &self.format, records, request, next: 0, limit }))
     }
 }
 
 struct Rows<'a, F> {
-    path: &'a Path,
+    input: &'a Input,
     format: &'a Arc<F>,
     records: Box<dyn Records>,
     request: Request,
@@ -178,7 +199,7 @@ impl<'a, F: TextFormat + 'static> Iterator for Rows<'a, F> {
         match self.chunk() {
             Ok(chunk) if chunk.rows.is_empty() => None,
             Ok(chunk) => Some(Ok(Box::new(chunk))),
-            Err(cause) => Some(Err(StageError::io(self.path, cause))),
+            Err(cause) => Some(Err(StageError::io(self.input.path(), cause))),
         }
     }
 }
@@ -198,7 +219,7 @@ impl<F: TextFormat> Chunk for TextChunk<F> {
     fn value(&self, index: usize) -> Result<Value<'_>, Reject> {
         match self.records.get(index) {
             Some((Record { fault: Some(fault), .. }, _)) => Err(fault.clone()),
-            Some((record, text)) => self.format.value(text, record.at.line, &self.request),
+            Some((record, text)) => self.format.value(text, record, &self.request),
             None => Err(reject("bad-file", "no such row")),
         }
     }

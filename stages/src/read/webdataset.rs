@@ -1,80 +1,94 @@
 //! Webdataset: a tar in which consecutive members with the same name up to the first dot are one row.
 //!
 //! `0001.jpg`, `0001.txt`, `0001.json` become the columns `jpg`, `txt`, `json` (and its fields: `json.caption`), beside `__key__`
-//! (the name) and `image` (the first member that is a picture, whatever its extension). Members are read where they lie; only
-//! those whose column is asked for, and of pictures that are only counted nothing but the headers.
+//! (the name) and `image` (all members that are images, whatever their extension, in order). Two members of one name in a row are
+//! what `webdataset` calls an error too: nobody knows which belongs to which. Members are read where they lie; only those whose
+//! column is asked for, and of images that are only counted nothing but the headers. Tars one behind the other in a file are one.
+//!
+//! There is no stage that downloads lists of addresses (Wukong and the like): a hundred million images on as many hosts need resolvers,
+//! limits and retries by host, which img2dataset has; its webdataset output (`jpg`, `json.caption`) is taken as it is. What could
+//! not be downloaded is listed in its own parquet files.
 
-use super::image_cell::short;
-use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, Piece, RawColumn, RawFile, Request, reject};
-use super::regions::{Position, Region, borders, regions};
-use super::sample::sampled_columns;
+use super::byte_ranges::{ByteRange, Position, byte_ranges, cut};
+use super::files::is_hidden;
+use super::image_cell::{has_image_ending, short};
+use super::input::Input;
+use super::json;
+use super::opening::Opening;
+use super::raw::{CHUNK_ROWS, Chunk, ChunkIterator, RawColumn, RawFile, Request, Split, reject};
+use super::sample::remembered_columns;
 use super::section::Section;
 use super::text::MAX_RECORD;
 use super::value::Value;
 use llavm_pipeline::StageError;
-use llavm_pipeline::rejects::Reject;
+use llavm_pipeline::rejects::{FILE_LOST, Reject};
 use llavm_pipeline::stage::{Digest, OpenContext};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-const PICTURES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "tif", "tiff"];
 const KEY: &str = "__key__";
 const IMAGE: &str = "image";
-/// Raised when the same rows get another digest without their pictures.
-const TEXT_VERSION: u32 = 1;
+/// Raised when the same rows get another digest without their images.
+const TEXT_VERSION: u32 = 2;
 /// Members lie at multiples of this.
 const BLOCK: u64 = 512;
 
 /// A tar whose rows have been counted.
 pub struct Webdataset {
-    path: PathBuf,
-    regions: Vec<Region>,
-    pieces: Vec<Piece>,
+    input: Arc<Input>,
+    byte_ranges: Vec<ByteRange>,
+    splits: Vec<Split>,
     columns: Vec<RawColumn>,
-    /// By piece: the digest of everything but the bytes of pictures.
-    without_pictures: Vec<Digest>,
+    /// By split: the digest of everything but the bytes of images.
+    without_images: Vec<Digest>,
 }
 
 impl Webdataset {
-    pub fn open(
-        path: &Path,
-        every: u64,
-        context: &dyn OpenContext,
-    ) -> Result<Result<Self, String>, StageError> {
-        let file = Section::open(path).map_err(|cause| StageError::io(path, cause))?;
-        if let Some(cause) = not_a_tar(&file).map_err(|cause| StageError::io(path, cause))? {
-            return Ok(Err(cause));
+    /// The inner error says why the file is no tar.
+    pub fn open(opening: &Opening<'_>) -> Result<Result<Self, String>, StageError> {
+        let Opening { input, context, .. } = opening;
+        let wrong = input.remembered(&format!("tar/{TEXT_VERSION}"), *context, &|file| {
+            Ok(not_a_tar(file)?.unwrap_or_default().into_bytes())
+        })?;
+        match wrong {
+            Ok(wrong) if wrong.is_empty() => {}
+            Ok(wrong) => return Ok(Err(String::from_utf8_lossy(&wrong).into_owned())),
+            Err(cause) => return Ok(Err(cause)),
         }
-        let regions = regions(path, "webdataset", every, context, &|file| {
-            let length = file.len();
-            let mut samples = Samples { file, offset: 0 };
+        let every = opening.read.partition_rows;
+        let byte_ranges = byte_ranges(input, "webdataset", every, *context, &|file| {
+            let mut samples = Samples { file: file.clone(), offset: 0 };
             let mut chunk = Vec::new().into_iter();
-            borders(every, length, &mut || {
+            cut(every, file, &mut || {
                 if chunk.len() == 0 {
                     chunk = samples.next(CHUNK_ROWS)?.into_iter();
                 }
                 Ok(chunk.next().map(|sample: Sample| Position { offset: sample.offset, line: 0 }))
             })
-        })?;
-        let pieces = regions.iter().map(Region::piece).collect();
-        let mut file = Self {
-            path: path.to_owned(),
-            regions,
-            pieces,
-            columns: Vec::new(),
-            without_pictures: Vec::new(),
+        });
+        let byte_ranges = match byte_ranges? {
+            Ok(byte_ranges) => byte_ranges,
+            Err(cause) => return Ok(Err(cause)),
         };
-        file.columns = sampled_columns(&file, &|cell| cell.kind())?;
+        let splits = byte_ranges.iter().map(ByteRange::split).collect();
+        let mut file = Self {
+            input: Arc::clone(input),
+            byte_ranges,
+            splits,
+            columns: Vec::new(),
+            without_images: Vec::new(),
+        };
+        file.columns = remembered_columns(&file, "webdataset", *context)?;
         Ok(Ok(file))
     }
 
-    /// One digest for each region, over the names of its members and the content of those that are no pictures.
+    /// One digest for each range, over the names of its members and the content of those that are no images.
     fn digests(&self) -> io::Result<Vec<u8>> {
-        let file = Section::open(&self.path)?;
-        let digest = |region: &Region| {
-            let part = file.part(region.offset, region.length);
+        let file = self.input.section()?;
+        let digest = |range: &ByteRange| {
+            let part = file.part(range.offset, range.length);
             let mut samples = Samples { file: part.clone(), offset: 0 };
             let mut hasher = blake3::Hasher::new();
             loop {
@@ -85,14 +99,14 @@ impl Webdataset {
                 chunk.iter().try_for_each(|sample| sample.hash(&part, &mut hasher))?;
             }
         };
-        let digests = self.regions.par_iter().map(digest).collect::<io::Result<Vec<_>>>()?;
+        let digests = self.byte_ranges.par_iter().map(digest).collect::<io::Result<Vec<_>>>()?;
         Ok(digests.concat())
     }
 }
 
 impl RawFile for Webdataset {
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    fn splits(&self) -> &[Split] {
+        &self.splits
     }
 
     fn columns(&self) -> &[RawColumn] {
@@ -106,39 +120,40 @@ impl RawFile for Webdataset {
         context: &dyn OpenContext,
     ) -> Result<(), StageError> {
         let mut all = blake3::Hasher::new();
-        self.regions.iter().for_each(|region| {
-            all.update(region.digest.as_bytes());
+        self.byte_ranges.iter().for_each(|range| {
+            all.update(range.digest.as_bytes());
         });
-        let key = format!("read/without-pictures/{TEXT_VERSION}/{}", all.finalize().to_hex());
-        let mut compute = || self.digests().map_err(|cause| StageError::io(&self.path, cause));
+        let key = format!("read/without-images/{TEXT_VERSION}/{}", all.finalize().to_hex());
+        let mut compute = || self.digests().map_err(|cause| StageError::io(self.input.path(), cause));
         let remembered = context.remembered(&key, &mut compute)?;
         let (digests, _) = remembered.as_chunks::<{ blake3::OUT_LEN }>();
-        self.without_pictures = digests.iter().copied().map(Digest::from_bytes).collect();
+        self.without_images = digests.iter().copied().map(Digest::from_bytes).collect();
         Ok(())
     }
 
-    fn digest(&self, piece: usize, request: &Request) -> Option<Digest> {
-        let is_text = |name: &String| name != IMAGE && !is_picture(name);
+    fn digest(&self, split: usize, request: &Request) -> Option<Digest> {
+        let is_text = |name: &String| name != IMAGE && !is_image(name);
         let columns = request.columns.as_deref().unwrap_or_default();
         let mut read = columns.iter().filter(|name| request.counted.as_deref() != Some(name));
         if request.columns.is_some() && read.all(is_text) {
-            return self.without_pictures.get(piece).copied();
+            return self.without_images.get(split).copied();
         }
-        self.pieces.get(piece).map(|piece| piece.digest)
+        self.splits.get(split).map(|split| split.digest)
     }
 
-    fn read(&self, piece: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
-        let region = self.regions.get(piece).ok_or_else(|| StageError::new("no such piece"))?;
-        let file = Section::open(&self.path).map_err(|cause| StageError::io(&self.path, cause))?;
-        let left = request.limit.unwrap_or(usize::MAX).min(region.rows as usize);
-        let samples = Samples { file: file.part(region.offset, region.length), offset: 0 };
-        Ok(Box::new(Rows { path: &self.path, samples, request, next: 0, left }))
+    fn read(&self, split: usize, request: Request) -> Result<ChunkIterator<'_>, StageError> {
+        let range = self.byte_ranges.get(split).ok_or_else(|| StageError::new("no such split"))?;
+        let file = self.input.section().map_err(|cause| StageError::io(self.input.path(), cause))?;
+        let left = request.limit.unwrap_or(usize::MAX).min(range.rows as usize);
+        let samples = Samples { file: file.part(range.offset, range.length), offset: 0 };
+        Ok(Box::new(Rows { input: &self.input, samples, request, next: 0, left }))
     }
 }
 
 /// Why the file cannot be a tar at all: its first header is no header.
 fn not_a_tar(file: &Section) -> io::Result<Option<String>> {
     let mut archive = tar::Archive::new(file.clone());
+    archive.set_ignore_zeros(true);
     Ok(match archive.entries()?.next() {
         None => Some("the tar is empty".to_owned()),
         Some(Err(cause)) => Some(format!("no tar: {cause}")),
@@ -154,20 +169,20 @@ struct Sample {
     offset: u64,
     /// Extension in lower case, position and length of each member, in order.
     members: Vec<(String, u64, u64)>,
-    fault: Option<String>,
+    fault: Option<(&'static str, String)>,
 }
 
 impl Sample {
-    /// Adds all but the bytes of pictures; `file` is the region it lies in.
+    /// Adds all but the bytes of images; `file` is the range it lies in.
     fn hash(&self, file: &Section, hasher: &mut blake3::Hasher) -> io::Result<()> {
         let mut text = |text: &str| {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         };
         text(&self.key);
-        text(self.fault.as_deref().unwrap_or_default());
+        text(self.fault.as_ref().map_or("", |(_, fault)| fault));
         for (extension, position, size) in &self.members {
             hasher.update(extension.as_bytes()).update(b"\0");
-            if is_picture(extension) {
+            if is_image(extension) {
                 hasher.update(&[u8::from(*size > MAX_RECORD as u64)]);
             } else {
                 hasher.update(&size.to_le_bytes()).update_reader(file.part(*position, *size))?;
@@ -194,11 +209,13 @@ impl Samples {
         let mut samples: Vec<Sample> = Vec::new();
         let mut end = 0;
         let mut archive = tar::Archive::new(rest);
+        // What follows an end marker is another tar.
+        archive.set_ignore_zeros(true);
         for entry in archive.entries_with_seek()? {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(cause) => {
-                    let fault = Some(format!("the tar is broken here: {cause}"));
+                    let fault = Some((FILE_LOST, format!("the tar is broken here: {cause}")));
                     samples.push(Sample { offset: base + end, fault, ..Sample::default() });
                     end = length;
                     break;
@@ -216,7 +233,12 @@ impl Samples {
                 }
                 if let Some(sample) = samples.last_mut() {
                     if position.saturating_add(size) > length {
-                        sample.fault = Some(format!("the file ends inside {}", short(&path)));
+                        sample.fault = Some((FILE_LOST, format!("the file ends inside {}", short(&path))));
+                    } else if sample.fault.is_none()
+                        && sample.members.iter().any(|member| member.0 == extension)
+                    {
+                        let detail = format!("the key {} has two members .{extension}", short(&sample.key));
+                        sample.fault = Some(("duplicate-key", detail));
                     }
                     sample.members.push((extension, base.saturating_add(position), size));
                 }
@@ -230,18 +252,22 @@ impl Samples {
 
 /// `part/0001.seg.png` is the member `seg.png` of `part/0001`. Hidden files and names without a dot are no members.
 fn key_and_extension(path: &str) -> Option<(String, String)> {
+    let path = path.trim_start_matches("./");
+    if path.split('/').any(is_hidden) {
+        return None;
+    }
     let name_at = path.rfind('/').map_or(0, |slash| slash + 1);
     let (stem, extension) = path[name_at..].split_once('.')?;
     let named = !stem.is_empty() && !extension.is_empty();
     named.then(|| (format!("{}{stem}", &path[..name_at]), extension.to_ascii_lowercase()))
 }
 
-fn is_picture(extension: &str) -> bool {
-    PICTURES.contains(&extension.rsplit('.').next().unwrap_or_default())
+fn is_image(extension: &str) -> bool {
+    has_image_ending(&format!(".{extension}"))
 }
 
 struct Rows<'a> {
-    path: &'a Path,
+    input: &'a Input,
     samples: Samples,
     request: Request,
     next: usize,
@@ -258,7 +284,7 @@ impl<'a> Iterator for Rows<'a> {
                 _ if wanted == 0 => return None,
                 Ok(samples) if samples.is_empty() => return None,
                 Ok(samples) => samples,
-                Err(cause) => return Some(Err(StageError::io(self.path, cause))),
+                Err(cause) => return Some(Err(StageError::io(self.input.path(), cause))),
             };
             let first = self.next;
             (self.next, self.left) = (first + samples.len(), self.left.saturating_sub(samples.len()));
@@ -286,9 +312,9 @@ impl Chunk for TarChunk {
     }
 
     fn value(&self, index: usize) -> Result<Value<'_>, Reject> {
-        let sample = self.samples.get(index).ok_or_else(|| reject("bad-file", "no such row"))?;
+        let sample = self.samples.get(index).ok_or_else(|| reject(FILE_LOST, "no such row"))?;
         if let Some(fault) = &sample.fault {
-            return Err(reject("bad-file", fault.clone()));
+            return Err(reject(fault.0, fault.1.clone()));
         }
         let mut fields = Vec::new();
         if self.request.wants_column(KEY) {
@@ -299,17 +325,19 @@ impl Chunk for TarChunk {
                 fields.push((Cow::Borrowed(member.0.as_str()), self.member(member, &member.0)?));
             }
         }
-        let picture = sample.members.iter().find(|member| is_picture(&member.0));
         let named = sample.members.iter().any(|member| member.0 == IMAGE);
-        if let Some(picture) = picture.filter(|_| !named && self.request.wants_column(IMAGE)) {
-            fields.push((Cow::Borrowed(IMAGE), self.member(picture, IMAGE)?));
+        if !named && self.request.wants_column(IMAGE) {
+            let images = sample.members.iter().filter(|member| is_image(&member.0));
+            let mut images = images.map(|image| self.member(image, IMAGE)).collect::<Result<Vec<_>, _>>()?;
+            let image = if images.len() == 1 { images.pop() } else { None };
+            fields.push((Cow::Borrowed(IMAGE), image.unwrap_or(Value::List(images))));
         }
         Ok(Value::Object(fields))
     }
 }
 
 impl TarChunk {
-    /// A picture as bytes (none of them where it is only counted), JSON parsed, anything else as text without the line end
+    /// An image as bytes (none of them where it is only counted), JSON parsed, anything else as text without the line end
     /// that closes a text file. `column` is what the request calls it.
     fn member(
         &self,
@@ -319,21 +347,23 @@ impl TarChunk {
         if *size > MAX_RECORD as u64 {
             return Err(reject("too-large", format!("the member .{extension} is over {MAX_RECORD} bytes")));
         }
-        if is_picture(extension) && self.request.counts(column) {
+        if is_image(extension) && (self.request.counts(column) || self.request.types_only) {
             return Ok(Value::Bytes(Cow::Borrowed(&[])));
         }
         let mut bytes = Vec::with_capacity(*size as usize);
         let failed =
-            |cause: &dyn std::fmt::Display| reject("bad-file", format!("the member .{extension}: {cause}"));
+            |cause: &dyn std::fmt::Display| reject(FILE_LOST, format!("the member .{extension}: {cause}"));
         self.file.part(*position, *size).read_to_end(&mut bytes).map_err(|cause| failed(&cause))?;
-        if is_picture(extension) {
+        if is_image(extension) {
             return Ok(Value::Bytes(Cow::Owned(bytes)));
         }
         if extension.rsplit('.').next() == Some("json") {
-            let parsed = serde_json::from_slice::<Value<'_>>(&bytes);
-            return parsed
-                .map(Value::into_owned)
-                .map_err(|cause| reject("bad-json", format!("the member .{extension}: {cause}")));
+            let bad = |cause: &dyn std::fmt::Display| {
+                reject("bad-json", format!("the member .{extension}: {cause}"))
+            };
+            let text = std::str::from_utf8(&bytes).map_err(|cause| bad(&cause))?;
+            let text = text.trim_start_matches('\u{feff}');
+            return json::parse(text).map(Value::into_owned).map_err(|cause| bad(&cause));
         }
         Ok(match String::from_utf8(bytes) {
             Ok(text) => Value::Text(Cow::Owned(without_line_end(text))),

@@ -1,13 +1,13 @@
-//! `shapes`: pictures drawn on the fly, and questions about them; the data of the quick start.
+//! `shapes`: images drawn on the fly, and questions about them; the data of the quick start.
 //!
 //! In: nothing but its parameters.
-//! Out: the columns of `read` (`id`, `images`, `n_images`, `messages`, `language`, `source`), and `kind` list<utf8>, one per question, and
+//! Out: the columns of `read` (`id`, `images`, `image_digests`, `n_images`, `messages`, `language`, `source`), and `kind` list<utf8>, one per question, and
 //! `scene` utf8, what is drawn. Row i depends on the seed, i and the parameters alone.
 //!
 //! | file | what |
 //! |---|---|
 //! | `words.rs` | what can be drawn, and what it is called |
-//! | `scene.rs` | what a picture shows |
+//! | `scene.rs` | what an image shows |
 //! | `paint.rs` | a scene as PNG bytes |
 //! | `questions.rs` | questions and answers about a scene |
 //! | `source.rs` | rows, partitions, digests |
@@ -22,6 +22,7 @@ mod words;
 mod tests;
 
 use crate::arrays::list_of;
+use crate::image_lists::digests_list;
 use crate::row::{images_type, messages_type};
 use arrow::datatypes::DataType;
 use llavm_pipeline::stage::{OpenContext, PARTITION_ROWS, Parameters, Source, SourceStage, StageKind};
@@ -33,7 +34,7 @@ use words::{COUNTS, Fact, Language};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shapes {
-    /// Pictures.
+    /// Images.
     pub rows: u64,
     /// Decides what is drawn and asked. Default: the manifest's.
     #[serde(default)]
@@ -41,10 +42,10 @@ pub struct Shapes {
     /// Languages of the questions; a row has one of them. Default `["en", "zh"]`.
     #[serde(default = "languages")]
     pub languages: Vec<Language>,
-    /// Side of the square pictures, in pixels. Default 48: with CLIP patches of 16 pixels, each of the nine places is one patch.
+    /// Side of the square images, in pixels. Default 48: with CLIP patches of 16 pixels, each of the nine places is one patch.
     #[serde(default = "size")]
     pub size: usize,
-    /// Most questions about one picture. Default 4.
+    /// Most questions about one image. Default 4.
     #[serde(default = "turns")]
     pub turns: usize,
     /// Kinds of questions. Default: all.
@@ -54,7 +55,7 @@ pub struct Shapes {
     /// one of two sizes or three numbers long before it can with one of six colours or nine places.
     #[serde(default = "facts")]
     pub yes_no: Vec<Fact>,
-    /// Most shapes in one picture, up to 3. Default 3.
+    /// Most shapes in one image, up to 3. Default 3.
     #[serde(default = "objects")]
     pub objects: usize,
 }
@@ -124,7 +125,7 @@ fn objects() -> usize {
 }
 
 impl Shapes {
-    /// What can be asked about a picture of `count` shapes.
+    /// What can be asked about an image of `count` shapes.
     fn askable(&self, count: usize) -> impl Iterator<Item = Fact> {
         let there = move |fact: &Fact| match fact {
             Fact::Place => count == 1,
@@ -143,10 +144,8 @@ impl Shapes {
 
 impl StageKind for Shapes {
     const KIND: &'static str = "shapes";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "draw coloured shapes and ask about them, in English and Chinese";
-    const PARAMS: &'static [&'static str] =
-        &["rows", "seed", "languages", "size", "turns", "kinds", "yes_no", "objects"];
 }
 
 impl Parameters for Shapes {
@@ -167,7 +166,7 @@ impl Parameters for Shapes {
         require(
             self.kinds.is_empty() || self.kinds.contains(&Kind::Describe) || !nothing,
             "kinds",
-            "some pictures have nothing to be asked (a place is asked of one shape, a count where there can be several): \
+            "some images have nothing to be asked (a place is asked of one shape, a count where there can be several): \
              add another kind",
         );
         wrong
@@ -179,6 +178,7 @@ impl SourceStage for Shapes {
         Columns::new()
             .with("id", DataType::Utf8)
             .with("images", images_type())
+            .with("image_digests", digests_list())
             .with("n_images", DataType::UInt32)
             .with("messages", messages_type())
             .with("language", DataType::Utf8)

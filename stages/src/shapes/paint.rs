@@ -9,7 +9,7 @@ use image::{ExtendedColorType, ImageEncoder, ImageError};
 /// Points per pixel and direction that are looked at to smooth a shape's edge.
 const POINTS: usize = 3;
 
-/// The encoded picture, `size` × `size` pixels, RGB.
+/// The encoded image, `size` × `size` pixels, RGB.
 pub fn png(scene: &Scene, size: usize) -> Result<Vec<u8>, ImageError> {
     let pixels = pixels(scene, size);
     let mut bytes = Vec::new();
@@ -18,7 +18,7 @@ pub fn png(scene: &Scene, size: usize) -> Result<Vec<u8>, ImageError> {
     Ok(bytes)
 }
 
-/// The picture's values, row by row, three channels side by side.
+/// The image's values, row by row, three channels side by side.
 pub fn pixels(scene: &Scene, size: usize) -> Vec<u8> {
     let mut pixels = Vec::with_capacity(3 * size * size);
     for row in 0..size {

@@ -1,7 +1,7 @@
 //! Questions about a scene, with their answers.
 //!
-//! The questions of one row are about different facts, and no answer tells anything of another: neither in training, where a model reads
-//! the earlier turns, nor from the wording. A description tells everything, so it stands alone in its row. Yes and no are
+//! The questions of one row are about different facts, and no answer gives another away: neither in training, where a model reads
+//! the earlier turns, nor from the wording. A description gives everything away, so it stands alone in its row. Yes and no are
 //! equally likely, whatever is asked about.
 
 use super::scene::Scene;

@@ -1,12 +1,12 @@
-//! What a picture shows: drawn from seed and row alone, before it is painted.
+//! What an image shows: drawn from seed and row alone, before it is painted.
 //!
 //! A scene is one to three shapes that are alike (colour, form, size) in different cells of a 3 × 3 grid, on a plain or graded background.
-//! Everything is in units of the picture's side, so that the same scene can be painted at any size.
+//! Everything is in units of the image's side, so that the same scene can be painted at any size.
 
 use super::words::{COLOURS, Fact, Language, PLACES, SHAPES, SIZES};
 use rand::{Rng, RngExt};
 
-/// Centre and radius of one shape, in units of the picture's side.
+/// Centre and radius of one shape, in units of the image's side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spot {
     pub x: f32,
@@ -82,7 +82,7 @@ impl Scene {
     }
 }
 
-/// One in every second picture: half of those are asked for the place instead of the count (see [`super::questions`]), so that all
+/// One in every second image: half of those are asked for the place instead of the count (see [`super::questions`]), so that all
 /// counts are the answer equally often where there are three.
 fn draw_count(random: &mut impl Rng, objects: usize) -> usize {
     if objects == 1 || random.random_bool(0.5) { 1 } else { random.random_range(2..=objects) }

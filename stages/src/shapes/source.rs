@@ -5,7 +5,7 @@
 //! | part | enters |
 //! |---|---|
 //! | seed, `objects`, which rows | always |
-//! | `size` | `images` |
+//! | `size` | `images`, `image_digests` |
 //! | `languages`, `kinds`, `yes_no`, `turns` | `messages`, `language`, `kind` |
 
 use super::questions::{Turn, ask};
@@ -13,12 +13,14 @@ use super::scene::Scene;
 use super::words::Language;
 use super::{Shapes, paint};
 use crate::arrays::Lists;
+use crate::image_lists::{digest_array, image_digest};
 use crate::row::message_fields;
 use arrow::array::{
-    ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray, StructArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray, StructArray, UInt32Array,
+    make_array, new_null_array,
 };
 use arrow::datatypes::{DataType, Field, Schema};
+use image::ImageError;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{BATCH_ROWS, BatchIterator, Digest, Source, SourcePartition};
 use rand::SeedableRng;
@@ -28,7 +30,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Raised when the same parameters give other rows.
-const ROWS_VERSION: u32 = 1;
+const ROWS_VERSION: u32 = 2;
 
 /// `shapes`, opened.
 pub struct ShapesSource {
@@ -56,7 +58,7 @@ impl ShapesSource {
         Self { stage, seed, partitions, partition_rows }
     }
 
-    /// Scene and questions draw from streams of their own, so that other questions leave the pictures as they are.
+    /// Scene and questions draw from streams of their own, so that other questions leave the images as they are.
     pub fn row(&self, index: u64) -> Row {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(2 * index);
@@ -95,7 +97,12 @@ impl ShapesSource {
         let text = |texts: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(texts)) };
         Ok(match column {
             "id" => text((first..).take(rows.len()).map(|row| format!("shapes-{row}")).collect()),
-            "images" => self.images(rows)?,
+            "images" => lists(rows, &BinaryArray::from_iter_values(self.images(rows)?))?,
+            "image_digests" => {
+                let digest = |image: &Vec<u8>| image_digest(&blake3::hash(image));
+                let digests: Vec<_> = self.images(rows)?.iter().map(digest).collect();
+                lists(rows, &digest_array(&digests)?)?
+            }
             "n_images" => Arc::new(UInt32Array::from(vec![1; rows.len()])),
             "messages" => messages(rows)?,
             "language" => text(rows.iter().map(|row| row.language.code().to_owned()).collect()),
@@ -106,26 +113,28 @@ impl ShapesSource {
         })
     }
 
-    fn images(&self, rows: &[Row]) -> Result<ArrayRef, StageError> {
-        let mut lists = Lists::with_capacity(rows.len());
-        let mut pictures = Vec::with_capacity(rows.len());
-        for row in rows {
-            let png = paint::png(&row.scene, self.stage.size);
-            pictures.push(png.map_err(|error| StageError::new(error.to_string()).because(error))?);
-            lists.push(1);
-        }
-        lists.finish(Arc::new(BinaryArray::from_iter_values(pictures)))
+    fn images(&self, rows: &[Row]) -> Result<Vec<Vec<u8>>, StageError> {
+        let png = |row: &Row| paint::png(&row.scene, self.stage.size);
+        let failed = |error: ImageError| StageError::new(error.to_string()).because(error);
+        rows.iter().map(|row| png(row).map_err(failed)).collect()
     }
 
     /// What decides the content of one column besides seed, `objects` and the rows.
     fn column_identity(&self, column: &str) -> serde_json::Value {
         let Shapes { languages, size, turns, kinds, yes_no, .. } = &self.stage;
         match column {
-            "images" => serde_json::json!([column, size]),
+            "images" | "image_digests" => serde_json::json!([column, size]),
             "messages" | "language" | "kind" => serde_json::json!([column, languages, turns, kinds, yes_no]),
             _ => serde_json::json!([column]),
         }
     }
+}
+
+/// One item for each row.
+fn lists(rows: &[Row], items: &dyn Array) -> Result<ArrayRef, StageError> {
+    let mut lists = Lists::with_capacity(rows.len());
+    rows.iter().for_each(|_| lists.push(1));
+    lists.finish(make_array(items.to_data()))
 }
 
 fn messages(rows: &[Row]) -> Result<ArrayRef, StageError> {
@@ -138,8 +147,9 @@ fn messages(rows: &[Row]) -> Result<ArrayRef, StageError> {
         }
         lists.push(2 * row.turns.len());
     }
+    let calls = StringArray::new_null(roles.len());
     let columns: Vec<ArrayRef> =
-        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
+        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents)), Arc::new(calls)];
     lists.finish(Arc::new(StructArray::try_new(message_fields(), columns, None)?))
 }
 

@@ -77,7 +77,7 @@ fn a_digest_changes_with_what_the_columns_depend_on_only() {
 }
 
 #[test]
-fn other_questions_leave_the_pictures_as_they_are() {
+fn other_questions_leave_the_images_as_they_are() {
     let (some, others) = (source(json!({})), source(json!({"kinds": ["count"], "languages": ["zh"]})));
     for row in 0..50 {
         assert_eq!(some.row(row).scene, others.row(row).scene);
@@ -107,9 +107,9 @@ fn yes_or_no_is_asked_about_what_is_wished_only() {
     assert!(!size.is_empty() && number.iter().all(|turn| turn.question.contains("number")));
 }
 
-/// The share of right answers when each question gets its most frequent answer, the picture unseen.
+/// The share of right answers when each question gets its most frequent answer, the image unseen.
 #[test]
-fn without_the_picture_less_than_half_is_right() {
+fn without_the_image_less_than_half_is_right() {
     let mut answers: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     let rows = all_rows(&source(json!({"rows": 20000})), 20000);
     for Turn { question, answer, .. } in rows.iter().flat_map(|row| &row.turns) {
@@ -125,7 +125,7 @@ fn without_the_picture_less_than_half_is_right() {
     }
 }
 
-/// What the pixels of a picture show, found without knowing the scene.
+/// What the pixels of an image show, found without knowing the scene.
 struct Seen {
     colour: usize,
     /// Of each shape: the pixels it covers.
@@ -276,7 +276,7 @@ fn the_first_rows_are_these() {
 }
 
 #[test]
-fn wrong_parameters_are_told_by_name() {
+fn wrong_parameters_are_reported_by_name() {
     for (extra, param) in [
         (json!({"rows": 0}), "rows"),
         (json!({"languages": []}), "languages"),

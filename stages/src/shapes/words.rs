@@ -49,7 +49,7 @@ pub const SIZES: [Word; 2] = [["small", "小"], ["large", "大"]];
 /// Counts from one.
 pub const COUNTS: [Word; 3] = [["one", "一个"], ["two", "两个"], ["three", "三个"]];
 
-/// The nine cells of a picture, row by row.
+/// The nine cells of an image, row by row.
 pub const PLACES: [Word; 9] = [
     ["top left", "左上"],
     ["top", "上方"],
@@ -65,7 +65,7 @@ pub const PLACES: [Word; 9] = [
 /// The answers to yes/no questions: no, yes.
 pub const NO_YES: [Word; 2] = [["no", "不是"], ["yes", "是"]];
 
-/// Something a question can be about. Of one picture, none tells anything of another.
+/// Something a question can be about. Of one image, none gives another away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fact {
@@ -92,7 +92,7 @@ impl Fact {
         word[language.index()]
     }
 
-    /// How many values it has where a picture shows up to `objects` shapes.
+    /// How many values it has where an image shows up to `objects` shapes.
     pub fn values(self, objects: usize) -> usize {
         match self {
             Self::Colour => COLOURS.len(),
@@ -134,7 +134,7 @@ impl Fact {
     }
 }
 
-/// The requests to describe a picture.
+/// The requests to describe an image.
 pub fn describe(language: Language) -> [&'static str; 2] {
     match language {
         Language::En => ["Describe the picture.", "What does the picture show?"],

@@ -1,7 +1,8 @@
-//! The two JSON files of a shard folder: what is in it, and what was left out.
+//! `shards.json` of a shard folder: what is in it.
 
+use super::Shard;
 use super::order::Splits;
-use super::survey::{LeftOut, Survey, views};
+use super::scan::{RowScan, views};
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::GatherInputs;
 use serde::Serialize;
@@ -11,6 +12,8 @@ use std::path::Path;
 /// `shards.json`.
 #[derive(Debug, Serialize)]
 struct Shards {
+    /// Whether labels are those of the next token, as training wants them.
+    shifted: bool,
     train: Split,
     validation: Split,
     /// Rows left out, by `<kind>/<code>`.
@@ -53,33 +56,25 @@ struct Partition {
     digests: Vec<String>,
 }
 
-/// `rejects.json`.
-#[derive(Debug, Serialize)]
-struct Rejected<'a> {
-    total: usize,
-    by_reason: BTreeMap<String, u64>,
-    rows: &'a [LeftOut],
-}
-
-/// Writes `shards.json` and `rejects.json`.
-pub fn write_indexes(
+/// Writes `shards.json`.
+pub fn write_index(
     inputs: &GatherInputs<'_>,
-    survey: &Survey,
+    scan: &RowScan,
     splits: &Splits,
-    rows_per_shard: usize,
+    stage: &Shard,
+    rejected: &BTreeMap<String, u64>,
     output: &Path,
 ) -> Result<(), StageError> {
-    let by_reason = by_reason(&survey.left_out);
-    let split = |order: &[u32]| Split::of(survey, order, inputs.groups.len(), rows_per_shard);
+    let rows_per_shard = stage.rows_per_shard;
+    let split = |order: &[u32]| Split::of(scan, order, inputs.groups.len(), rows_per_shard);
     let shards = Shards {
+        shifted: stage.shift,
         train: split(&splits.train),
         validation: split(&splits.validation),
-        rejected: by_reason.clone(),
+        rejected: rejected.clone(),
         groups: groups(inputs),
     };
-    write(&output.join("shards.json"), &shards)?;
-    let rejected = Rejected { total: survey.left_out.len(), by_reason, rows: &survey.left_out };
-    write(&output.join("rejects.json"), &rejected)
+    write(&output.join("shards.json"), &shards)
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
@@ -88,27 +83,18 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
     std::fs::write(path, json).map_err(|cause| StageError::io(path, cause))
 }
 
-fn by_reason(left_out: &[LeftOut]) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for row in left_out {
-        let code = row.reason.split_once(':').map_or(row.reason.as_str(), |(code, _)| code);
-        *counts.entry(code.to_owned()).or_default() += 1;
-    }
-    counts
-}
-
 impl Split {
-    fn of(survey: &Survey, order: &[u32], n_groups: usize, rows_per_shard: usize) -> Self {
+    fn of(scan: &RowScan, order: &[u32], n_groups: usize, rows_per_shard: usize) -> Self {
         let mut groups = vec![0; n_groups];
         let mut tokens = 0;
-        for row in order.iter().map(|index| survey.rows[*index as usize]) {
+        for row in order.iter().map(|index| scan.rows[*index as usize]) {
             groups[row.group as usize] += 1;
             tokens += u64::from(row.length);
         }
         let shards = order.chunks(rows_per_shard).map(|shard| shard.len() as u64).collect();
-        let rows = || order.iter().map(|index| survey.rows[*index as usize]);
-        let languages = survey.languages.counts(rows().map(|row| row.language));
-        let sources = survey.sources.counts(rows().map(|row| row.source));
+        let rows = || order.iter().map(|index| scan.rows[*index as usize]);
+        let languages = scan.languages.counts(rows().map(|row| row.language));
+        let sources = scan.sources.counts(rows().map(|row| row.source));
         Self { rows: order.len() as u64, tokens, shards, groups, languages, sources }
     }
 }

@@ -6,7 +6,7 @@ use arrow::datatypes::DataType;
 use llavm_pipeline::StageError;
 use std::collections::{BTreeMap, HashMap};
 
-/// What counts are told of rows without a name, and of those beyond the first 65,534 names.
+/// What the counts say of rows without a name, and of those beyond the first 65,534 names.
 const NONE: &str = "(none)";
 const OTHERS: &str = "(others)";
 

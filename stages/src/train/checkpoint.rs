@@ -7,6 +7,8 @@
 //!
 //! A folder takes its name when it is whole. The place in the data follows from the step, random numbers from seed and
 //! step, the best measurement from the metrics; nothing else is remembered.
+//!
+//! Metrics are kept in Parquet because JSON would cost a number its last bit.
 
 use super::finish::sweep;
 use super::record::Record;
@@ -54,6 +56,7 @@ impl Checkpoints {
     }
 
     /// Brings the trainer to where it was at `step`.
+    #[tracing::instrument(level = "debug", skip_all, fields(step))]
     pub fn restore(&self, step: u64, trainer: &mut Trainer) -> Result<(), StageError> {
         let path = self.path(step);
         let restored = trainer.restore(&path.join(TRAINER));
@@ -61,6 +64,7 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint, and removes old ones.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub fn save(&self, trainer: &mut Trainer, record: &Record) -> Result<(), StageError> {
         fs::create_dir_all(&self.folder).map_err(|cause| StageError::io(&self.folder, cause))?;
         let target = self.path(trainer.steps());

@@ -2,13 +2,13 @@
 //! batches are cut by rows; bytes are within about a third.
 
 use super::parameters::Train;
-use llavm_model::config::{ClipVisionConfig, Qwen3Config};
+use llavm_model::config::{ClipVisionConfig, Dtype, Qwen3Config};
 use llavm_model::train::Part;
 use llavm_model::{hub, load};
 use llavm_pipeline::stage::{Estimate, Expected};
 
-/// Tokens of a row, pads included: the samples under `data/` have 88 and 93.
-const TOKENS: usize = 90;
+/// Tokens of a row without the pads of its image: the samples under `data/` have 39 and 44.
+const WORDS: usize = 41;
 /// Logits, their probabilities and gradients, of one run of rows (`llavm_model::loss`).
 const LOGITS: u64 = 3 * (64 << 20);
 /// What AdamW keeps of a trained number: itself, its gradient and two moments, in f32.
@@ -20,10 +20,11 @@ impl Train {
     /// Steps, the bytes of the model folder and its checkpoints, and the bytes in memory at once.
     pub(super) fn expect(&self, expected: &Expected) -> Estimate {
         let rows = expected.rows();
-        let steps = self.expected_steps(rows);
-        let steps_only = Estimate { rows, steps: Some(steps), ..Estimate::default() };
         let qwen = hub::resolve(&self.qwen).ok().and_then(|folder| load::qwen3_config(&folder).ok());
         let clip = hub::resolve(&self.clip).ok().and_then(|folder| load::clip_config(&folder).ok());
+        let tokens = tokens(&clip.clone().unwrap_or_default());
+        let steps = self.expected_steps(rows, tokens);
+        let steps_only = Estimate { rows, steps: Some(steps), ..Estimate::default() };
         let (Some(qwen), Some(clip)) = (qwen, clip) else { return steps_only };
         let projector = (clip.hidden_size + 1 + qwen.hidden_size + 1) * qwen.hidden_size;
         let lora = if self.trains(Part::Lora) { self.lora_parameters(&qwen) } else { 0 };
@@ -40,47 +41,71 @@ impl Train {
         let whole = (language + vision + projector + lora) as u64 * width;
         let checkpoints = trained as u64 * SAVED * (self.save_total_limit as u64 + 1);
         let kept = (projector + trained) as u64 * width;
-        let memory = whole + trained as u64 * TRAINED + self.activations(&qwen) + LOGITS;
+        let memory = whole + trained as u64 * TRAINED + self.activations(&qwen, tokens) + LOGITS;
         Estimate { disk: kept + checkpoints, memory: Some(memory), ..steps_only }
     }
 
-    fn expected_steps(&self, rows: u64) -> u64 {
+    fn expected_steps(&self, rows: u64, row_tokens: usize) -> u64 {
         let mut arguments = self.arguments(0);
         if let Some(tokens) = self.max_tokens_per_batch {
-            arguments.per_device_train_batch_size = (tokens / TOKENS).max(1);
+            arguments.per_device_train_batch_size = (tokens / row_tokens).max(1);
         }
         arguments.total_steps(rows)
     }
 
     fn lora_parameters(&self, qwen: &Qwen3Config) -> usize {
-        let config = self.lora.clone().unwrap_or_default();
+        let config = self.lora.clone().unwrap_or_default().config();
+        let Ok(matcher) = config.matcher() else { return 0 };
         let (hidden, wide) = (qwen.hidden_size, qwen.intermediate_size);
         let (queries, keys) =
             (qwen.num_attention_heads * qwen.head_dim, qwen.num_key_value_heads * qwen.head_dim);
-        let sides = |name: &str| match name {
-            "q_proj" | "o_proj" => hidden + queries,
-            "k_proj" | "v_proj" => hidden + keys,
-            _ => hidden + wide,
+        let linears = [
+            ("self_attn.q_proj", hidden + queries),
+            ("self_attn.k_proj", hidden + keys),
+            ("self_attn.v_proj", hidden + keys),
+            ("self_attn.o_proj", hidden + queries),
+            ("mlp.gate_proj", hidden + wide),
+            ("mlp.up_proj", hidden + wide),
+            ("mlp.down_proj", hidden + wide),
+        ];
+        let layer = |n: usize| {
+            let adapter = |(name, sides): &(&str, usize)| {
+                matcher.adapter(&format!("model.layers.{n}.{name}")).map_or(0, |adapter| adapter.r * sides)
+            };
+            linears.iter().map(adapter).sum::<usize>()
         };
-        let layer: usize = config.target_modules.iter().map(|name| sides(name)).sum();
-        config.r * layer * qwen.num_hidden_layers
+        (0..qwen.num_hidden_layers).map(layer).sum()
     }
 
     /// What backward needs of the forward pass of one batch: with checkpoints the input of every layer and all of one.
-    fn activations(&self, qwen: &Qwen3Config) -> u64 {
-        let batch = self.max_tokens_per_batch.unwrap_or(self.per_device_train_batch_size * TOKENS);
+    fn activations(&self, qwen: &Qwen3Config, tokens: usize) -> u64 {
+        let batch = self.max_tokens_per_batch.unwrap_or(self.per_device_train_batch_size * tokens);
         let queries = qwen.num_attention_heads * qwen.head_dim;
         let keys = qwen.num_key_value_heads * qwen.head_dim;
         let (hidden, wide) = (qwen.hidden_size, qwen.intermediate_size);
-        let (layers, scores) = (qwen.num_hidden_layers, qwen.num_attention_heads * TOKENS);
+        let layers = qwen.num_hidden_layers;
         // Two norms; queries, keys and values before and after rotation; attention; gate, up and their product.
-        let mut layer = 2 * hidden + 2 * (queries + 2 * keys) + scores + 3 * wide;
+        let mut layer = 2 * hidden + 2 * (queries + 2 * keys) + 3 * wide;
         if self.trains(Part::Language) || self.trains(Part::Lora) {
             layer += 2 * hidden + queries + wide;
         }
-        let kept = if self.gradient_checkpointing { layers * hidden + layer } else { layers * layer };
-        (batch * kept * self.dtype.size()) as u64
+        let layer = layer * self.dtype.size() + self.scores(qwen, tokens);
+        let inputs = layers * hidden * self.dtype.size();
+        let kept = if self.gradient_checkpointing { inputs + layer } else { layers * layer };
+        (batch * kept) as u64
     }
+
+    /// Bytes of a layer's attention for one token: probabilities in f32 whatever the model's type, and in that type. The CPU computes
+    /// those of f32 models again for the way back.
+    fn scores(&self, qwen: &Qwen3Config, tokens: usize) -> usize {
+        let again = self.device == "cpu" && self.dtype == Dtype::F32;
+        if again { 0 } else { qwen.num_attention_heads * tokens * (size_of::<f32>() + self.dtype.size()) }
+    }
+}
+
+/// Tokens of a row with one image.
+fn tokens(clip: &ClipVisionConfig) -> usize {
+    WORDS + clip.num_patches()
 }
 
 fn language_parameters(qwen: &Qwen3Config) -> usize {
@@ -102,7 +127,6 @@ fn vision_parameters(clip: &ClipVisionConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llavm_model::config::Dtype;
     use serde_json::json;
 
     /// Qwen3-0.6B's `config.json`.
@@ -141,13 +165,25 @@ mod tests {
         let estimate = align.expect(&Expected { groups: vec![(rows, 1.0)] });
         assert_eq!((estimate.steps, estimate.memory), (Some(17_676), None));
         let tokens = stage(&json!({ "max_tokens_per_batch": 1800, "num_train_epochs": 1 }));
-        assert_eq!(tokens.expected_steps(2000), 100);
+        assert_eq!(tokens.expected_steps(2000, 90), 100);
+    }
+
+    #[test]
+    fn memory_follows_the_patches_of_the_tower_and_scores_are_f32() {
+        let large = ClipVisionConfig { image_size: 336, patch_size: 14, ..ClipVisionConfig::default() };
+        assert_eq!((tokens(&ClipVisionConfig::default()), tokens(&large)), (90, 41 + 576));
+        let bf16 = stage(&json!({ "dtype": "bf16" }));
+        // 16 heads, of each of which a token scores 617 others, in f32 and in bf16.
+        assert_eq!(bf16.scores(&qwen(), tokens(&large)), 16 * 617 * 6);
+        assert_eq!(stage(&json!({})).scores(&qwen(), tokens(&large)), 0);
+        let (few, many) = (bf16.activations(&qwen(), 90), bf16.activations(&qwen(), 617));
+        assert!(many > 617 * few / 90, "scores grow with the square of the tokens");
     }
 
     #[test]
     fn checkpointing_keeps_less() {
         let (plain, checkpointed) = (stage(&json!({})), stage(&json!({ "gradient_checkpointing": true })));
-        assert!(checkpointed.activations(&qwen()) < plain.activations(&qwen()));
+        assert!(checkpointed.activations(&qwen(), 90) < plain.activations(&qwen(), 90));
         assert_eq!(plain.dtype, Dtype::F32);
     }
 }

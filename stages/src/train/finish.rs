@@ -4,26 +4,35 @@
 //! over; a later run then trains nothing.
 
 use super::parameters::Train;
+use super::processor::Made;
 use super::progress::Timing;
 use super::record::Record;
-use super::setup::{CLIP, Origins, QWEN, failed, name_from};
-use llavm_model::chat_template;
-use llavm_model::folder::{DESCRIPTION, Description, ModelFolder};
-use llavm_model::hub::HUB;
+use super::setup::{Origins, failed};
+use crate::model_card::ORIGIN;
+use llavm_model::device::Device;
+use llavm_model::folder::{self, ADAPTER, CLIP, DESCRIPTION, Description, ModelFolder, PROJECTOR, QWEN};
+use llavm_model::hub::is_repository;
+use llavm_model::load;
 use llavm_model::lora::LoraConfig;
+use llavm_model::processor::files::{self, GENERATION, ProcessorDescription, Sources};
 use llavm_model::save::{self, Parts};
+use llavm_model::tower;
 use llavm_model::train::Part;
 use llavm_model::vlm::Vlm;
 use llavm_pipeline::StageError;
-use llavm_pipeline::stage::{JobContext, Lineage};
+use llavm_pipeline::stage::JobContext;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const METRICS: &str = "metrics.parquet";
 const TRAINING: &str = "training.json";
 const HISTORY: &str = "history";
+
+/// Most bytes of a tower that is copied into the model folder.
+const COPIED: u64 = 64 << 20;
 
 /// `training.json`.
 #[derive(Debug, Serialize)]
@@ -56,6 +65,7 @@ pub struct Output<'a> {
     pub context: &'a dyn JobContext,
     pub stage: &'a Train,
     pub origins: &'a Origins,
+    pub made: &'a Made,
     pub lora: Option<LoraConfig>,
     pub record: &'a Record,
     pub training: Training<'a>,
@@ -78,6 +88,8 @@ impl Output<'_> {
             json(&folder.join("timing.json"), timing)?;
         }
         self.history(folder)?;
+        let (origin, inputs) = (self.context.origin()?, self.context.inputs_read()?);
+        json(&folder.join(ORIGIN), &serde_json::json!({ "origin": origin, "inputs": inputs }))?;
         let (written, last) = (folder.join("training.json.new"), folder.join(TRAINING));
         json(&written, &self.training)?;
         fs::rename(&written, &last).map_err(|cause| StageError::io(&last, cause))
@@ -95,79 +107,102 @@ impl Output<'_> {
             qwen: written(Part::Language, &self.origins.qwen),
             clip: written(Part::Vision, &self.origins.clip),
         };
-        let mut description = self.description(folder)?;
-        for (name, is_written, held) in [
-            (QWEN, parts.qwen.is_some(), &mut description.qwen),
-            (CLIP, parts.clip.is_some(), &mut description.clip),
-        ] {
-            if let Some(from) = self.origins.held(name).filter(|_| !is_written) {
-                copy_folder(&from, &folder.join(name))?;
-                name.clone_into(held);
+        let mut description = self.description();
+        let mut elsewhere = BTreeMap::new();
+        for (name, is_written) in [(QWEN, parts.qwen.is_some()), (CLIP, parts.clip.is_some())] {
+            if !is_written {
+                self.tower(name, folder, &mut description, &mut elsewhere)?;
             }
         }
-        description.tokenizer = self.tokenizer(folder)?;
-        description.template = self.template(folder)?;
         save::model_folder(&made, model, description, &parts).map_err(failed)?;
-        for name in [DESCRIPTION, "projector.safetensors", "adapter", QWEN, CLIP] {
+        for name in [DESCRIPTION, PROJECTOR, ADAPTER, QWEN, CLIP] {
             let (from, to) = (made.join(name), folder.join(name));
             if from.exists() {
                 remove(&to)?;
                 fs::rename(&from, &to).map_err(|cause| StageError::io(&to, cause))?;
             }
         }
+        folder::write_places(folder, &elsewhere).map_err(failed)?;
+        self.processor(folder)?;
         remove(&made)
     }
 
-    fn description(&self, folder: &Path) -> Result<Description, StageError> {
+    /// A tower that this training did not change: its own ones and small ones are copied, of others their digest is kept.
+    fn tower(
+        &self,
+        name: &str,
+        folder: &Path,
+        description: &mut Description,
+        elsewhere: &mut BTreeMap<String, PathBuf>,
+    ) -> Result<(), StageError> {
+        let (from, locator, described) = match name {
+            QWEN => (&self.origins.qwen, &self.stage.qwen, &mut description.qwen),
+            _ => (&self.origins.clip, &self.stage.clip, &mut description.clip),
+        };
+        let base = self.origins.base.as_ref();
+        if let Some(own) = base.and_then(|base| base.own(name)) {
+            name.clone_into(described);
+            let to = folder.join(name);
+            return match base {
+                Some(base) if base.is_llava() => tower_of_llava(&own, name, &to),
+                _ => copy_folder(&own, &to),
+            };
+        }
+        let digest = tower::digest(from).map_err(failed)?;
+        self.same_tower(name, &digest)?;
+        description.digests.insert(name.to_owned(), digest);
+        if is_repository(locator) {
+            locator.clone_into(described);
+        } else if tower::size(from).map_err(failed)? <= COPIED {
+            name.clone_into(described);
+            copy_tower(from, &folder.join(name))?;
+        } else {
+            name.clone_into(described);
+            let place = from.canonicalize().map_err(|cause| StageError::io(from, cause))?;
+            elsewhere.insert(name.to_owned(), place);
+        }
+        Ok(())
+    }
+
+    /// A projector or adapter goes on only with the towers that it was trained with.
+    fn same_tower(&self, name: &str, digest: &str) -> Result<(), StageError> {
+        let before = self.origins.base.as_ref().and_then(|base| base.description.digests.get(name));
+        if before.is_none_or(|before| before == digest) {
+            return Ok(());
+        }
+        let text = format!("`{name}` is another model than the one that `init_from` was trained with");
+        Err(StageError::new(text).help(format!("Name the same `{name}` in both stages.")))
+    }
+
+    fn description(&self) -> Description {
         let base = self.origins.base.as_ref();
         let mut trained = base.map(|base| base.description.trained.clone()).unwrap_or_default();
         let parts = self.stage.trainable.iter().map(ToString::to_string);
         trained.extend(parts.filter(|part| !trained.contains(part)).collect::<Vec<_>>());
-        Ok(Description {
-            qwen: name_from(folder, &self.stage.qwen)?,
-            clip: name_from(folder, &self.stage.clip)?,
-            image_pad_num: None,
+        let settings = self.made.processor.settings();
+        Description {
+            qwen: QWEN.to_owned(),
+            clip: CLIP.to_owned(),
+            image_pad_num: Some(settings.image_tokens.count),
             dtype: self.stage.dtype,
-            system: self.chat()?.and_then(|chat| chat.params["system"].as_str().map(str::to_owned)),
+            system: settings.rendering.system.clone(),
             tokenizer: None,
             template: None,
             trained,
-        })
-    }
-
-    /// The stage that rendered the conversations.
-    fn chat(&self) -> Result<Option<Lineage>, StageError> {
-        Ok(self.context.lineage(0)?.into_iter().find(|stage| stage.kind == "chat-template"))
-    }
-
-    /// The tokenizer, when it is not the language model's: a hub name, or a copy.
-    fn tokenizer(&self, folder: &Path) -> Result<Option<String>, StageError> {
-        let Some(locator) = &self.stage.tokenizer else { return Ok(None) };
-        if locator.starts_with(HUB) {
-            return Ok(Some(locator.clone()));
+            processor: Some(ProcessorDescription::of(&settings)),
+            digests: BTreeMap::new(),
         }
-        let to = folder.join("tokenizer");
-        remove(&to)?;
-        fs::create_dir_all(&to).map_err(|cause| StageError::io(&to, cause))?;
-        for file in chat_template::files(&self.origins.tokenizer) {
-            copy(&file, &to.join(file.file_name().unwrap_or_default()))?;
-        }
-        Ok(Some("tokenizer".to_owned()))
     }
 
-    /// The chat template, when it is not the tokenizer's.
-    fn template(&self, folder: &Path) -> Result<Option<String>, StageError> {
-        let Some(chat) = self.chat()? else { return Ok(None) };
-        let file = chat.resources.iter().find(|resource| resource.name == "template");
-        let text = match (chat.params["template"].as_str(), file) {
-            (Some(text), _) => text.to_owned(),
-            (None, Some(file)) => {
-                fs::read_to_string(&file.path).map_err(|cause| StageError::io(&file.path, cause))?
-            }
-            (None, None) => return Ok(None),
+    /// What the model's input is made with.
+    fn processor(&self, folder: &Path) -> Result<(), StageError> {
+        let sources = Sources {
+            tokenizer: &self.origins.tokenizer,
+            template: self.made.processor.template().source(),
+            qwen: &self.origins.qwen,
+            patch_size: self.made.patch_size,
         };
-        write(&folder.join("chat_template.jinja"), text.as_bytes())?;
-        Ok(Some("chat_template.jinja".to_owned()))
+        files::write(folder, &self.made.processor.settings(), &sources).map_err(failed)
     }
 
     /// Metrics of the trainings that this one went on from, oldest first.
@@ -181,6 +216,9 @@ impl Output<'_> {
             copy_folder(&older, &target)?;
             count = fs::read_dir(&older).map_err(|cause| StageError::io(&older, cause))?.count();
         }
+        if !base.path.join(TRAINING).is_file() {
+            return Ok(()); // a folder that no training wrote
+        }
         let name = stage_name(base)?;
         let to = target.join(format!("{count:02}-{name}"));
         fs::create_dir_all(&to).map_err(|cause| StageError::io(&to, cause))?;
@@ -189,6 +227,19 @@ impl Output<'_> {
         }
         Ok(())
     }
+}
+
+/// Copies the tower `name` out of the LLaVA in `from` into the folder `to`, in the type that the LLaVA says it was saved in.
+fn tower_of_llava(from: &Path, name: &str, to: &Path) -> Result<(), StageError> {
+    remove(to)?;
+    fs::create_dir_all(to).map_err(|cause| StageError::io(to, cause))?;
+    let (device, dtype) = (Device::flex(), load::qwen3_config(from).map_err(failed)?.dtype);
+    if name == QWEN {
+        let mut qwen = load::qwen3(from, &device, dtype).map_err(failed)?;
+        return save::qwen3(&mut qwen, to, dtype, Some(from)).map_err(failed);
+    }
+    let mut clip = load::clip(from, &device, dtype).map_err(failed)?;
+    save::clip(&mut clip, to, dtype, Some(from)).map_err(failed)
 }
 
 /// The stage that made a folder.
@@ -232,6 +283,17 @@ fn remove(path: &Path) -> Result<(), StageError> {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(path, cause)),
         _ => Ok(()),
     }
+}
+
+/// Copies what a tower is made of; other files of its folder stay where they are.
+fn copy_tower(from: &Path, to: &Path) -> Result<(), StageError> {
+    remove(to)?;
+    fs::create_dir_all(to).map_err(|cause| StageError::io(to, cause))?;
+    let generation = Some(from.join(GENERATION)).filter(|path| path.is_file());
+    for file in tower::files(from).map_err(failed)?.into_iter().chain(generation) {
+        copy(&file, &to.join(file.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
 }
 
 /// A copy of a folder and all below it, in place of what was there.

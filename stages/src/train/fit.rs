@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::feed::{Batching, Feed, Order, RowRef, Step, StepRows, Steps, Which};
 use super::parameters::Train;
+use super::probe::Probes;
 use super::progress::{Clock, Timing};
 use super::record::{Entry, Record};
 use super::setup::failed;
@@ -19,6 +20,7 @@ const NAMED: usize = 16;
 pub struct Fit<'f, 'a> {
     pub stage: &'f Train,
     pub feed: &'f Feed<'a>,
+    pub probes: Probes,
     pub trainer: Trainer,
     pub norm: PixelNorm,
     pub record: Record,
@@ -27,6 +29,8 @@ pub struct Fit<'f, 'a> {
     pub seed: u64,
     /// Steps of the whole training.
     pub total: u64,
+    /// Whether the first rows were compared with the CPU.
+    pub compared: bool,
 }
 
 /// How the loop ended.
@@ -44,7 +48,7 @@ impl Fit<'_, '_> {
         self.checkpoints.resume(&mut self.trainer, &mut self.record)?;
         let (begun, total) = (self.trainer.steps(), self.total);
         let mut end = (End::Trained, None);
-        if begun < total && !self.impatient() {
+        if begun < total && !self.stops_early() {
             let mut order = Order::new(self.feed.units, self.batching, self.seed);
             let mut named = 0;
             let next = move || {
@@ -57,7 +61,7 @@ impl Fit<'_, '_> {
             };
             let feed = self.feed;
             end = feed.run(Which::Train, next, |steps| self.steps(steps))?;
-            // What is written at the end tells the number of all rows; they may be long in coming.
+            // What is written at the end holds the number of all rows; they may be long in coming.
             if end.0 == End::Trained && self.stage.max_steps.is_some() {
                 self.save()?;
             }
@@ -85,14 +89,15 @@ impl Fit<'_, '_> {
             clock.count(&entry, start.elapsed(), steps.waited.saturating_sub(waited));
             if self.is_due(self.stage.eval_steps) {
                 entry.eval = self.measure(&validation)?;
+                entry.benchmarks = self.ask_benchmarks()?;
             }
-            self.record.0.push(entry);
+            self.record.0.push(entry.clone());
             events.add(&entry, clock.tokens_per_second())?;
-            clock.tell(self.feed.context, &entry, self.total);
+            clock.report(self.feed.context, &entry, self.total);
             if self.should_save(&entry) {
                 self.save()?;
             }
-            if self.impatient() {
+            if self.stops_early() {
                 break;
             }
         }
@@ -100,6 +105,11 @@ impl Fit<'_, '_> {
     }
 
     fn step(&mut self, step: Step) -> Result<Entry, StageError> {
+        if let Some(rows) =
+            step.micro_batches.first().filter(|_| !std::mem::replace(&mut self.compared, true))
+        {
+            self.stage.compare_first(&self.trainer, &self.norm, rows)?;
+        }
         let samples = step.rows.iter().map(Vec::len).sum();
         match self.trainer.step(step.micro_batches) {
             Ok(report) => Ok(Entry::new(&report, samples)),
@@ -143,6 +153,13 @@ impl Fit<'_, '_> {
         Ok(batching.for_validation(rows))
     }
 
+    #[tracing::instrument(level = "debug", skip_all)]
+    fn ask_benchmarks(&mut self) -> Result<Vec<(String, f64)>, StageError> {
+        let model = self.trainer.model().for_inference();
+        self.probes.ask(model, self.feed.context.pool())
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(batches = batches.len()))]
     fn measure(&self, batches: &[StepRows]) -> Result<Option<(f64, f64)>, StageError> {
         let model = self.trainer.model().for_inference();
         let mut batches = batches.iter().cloned();
@@ -182,7 +199,7 @@ impl Fit<'_, '_> {
         due || (self.stage.load_best_model_at_end && best)
     }
 
-    fn impatient(&self) -> bool {
+    fn stops_early(&self) -> bool {
         let patience = self.stage.early_stopping_patience;
         patience.is_some_and(|patience| self.record.evals_since_best() >= patience)
     }

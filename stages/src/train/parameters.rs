@@ -1,10 +1,13 @@
 //! What a manifest says of a training. Names and defaults are those of transformers' `TrainingArguments` and PEFT's
 //! `LoraConfig`, where those have the thing.
 
+use crate::benchmarks::inputs::Inputs;
+use crate::benchmarks::{BENCHMARKS, find};
 use llavm_model::config::Dtype;
-use llavm_model::lora::LoraConfig;
+use llavm_model::lora::{LoraConfig, TargetModules};
 use llavm_model::train::{LrScheduler, Part, TrainError, TrainingArguments};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Parameters of `train`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,7 +23,8 @@ pub struct Train {
     /// Folder of the tokenizer, or `hub:ORG/NAME`. Default: `qwen`.
     #[serde(default, skip_serializing)]
     pub tokenizer: Option<String>,
-    /// Another train stage, whose projector, adapter and trained parts this one starts from. Default: none.
+    /// Another train stage, or the folder of a trained model or of a LLaVA of Transformers (`./FOLDER`, `hub:ORG/NAME`), whose
+    /// projector, adapter and trained parts this one starts from. Default: none.
     #[serde(default, skip_serializing)]
     pub init_from: Option<String>,
     /// The parts that learn: `projector`, `lora`, `language`, `vision`. Default `["projector"]`.
@@ -33,9 +37,9 @@ pub struct Train {
     #[serde(default)]
     pub from_scratch: Vec<Part>,
     /// `cpu`, `cuda`, `cuda:1` or `wgpu`. Default `cpu`.
-    #[serde(default = "cpu")]
+    #[serde(default = "cpu", serialize_with = "crate::device::family")]
     pub device: String,
-    /// `f32`, `bf16` or `f16`; what is trained is kept in f32 besides. Default `f32`.
+    /// `f32` or `bf16`; what is trained is kept in f32 besides. Default `f32`.
     #[serde(default)]
     pub dtype: Dtype,
     /// Whether a device other than the CPU is compared with it before it is trusted (see `llavm doctor`). Default true.
@@ -111,6 +115,10 @@ pub struct Train {
     /// Rows in one forward pass of a measurement. Default 8.
     #[serde(default = "defaults::batch_size", skip_serializing)]
     pub per_device_eval_batch_size: usize,
+    /// Public benchmarks that are asked at every measurement, some questions each: `[{ name = "pope", samples = 200 }]`, with `files` as
+    /// in `benchmark` and `max_new_tokens`. Their scores are in `metrics.parquet`, TensorBoard and the report. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eval_benchmarks: Vec<EvalBenchmark>,
     /// Measurements without a better loss after which the training ends. Default: it goes on.
     #[serde(default)]
     pub early_stopping_patience: Option<u64>,
@@ -125,6 +133,41 @@ pub struct Train {
     pub save_total_limit: usize,
 }
 
+/// A benchmark that is asked while training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalBenchmark {
+    /// As `llavm score list` names it.
+    pub name: String,
+    /// Its files, as in `benchmark`. Default: what `llavm fetch NAME` brings.
+    #[serde(skip_serializing)]
+    pub files: Vec<String>,
+    /// Questions, evenly spread over the files. Default 200.
+    pub samples: usize,
+    /// Most tokens of an answer. Default 16.
+    pub max_new_tokens: usize,
+}
+
+impl Default for EvalBenchmark {
+    fn default() -> Self {
+        Self { name: String::new(), files: Vec::new(), samples: 200, max_new_tokens: 16 }
+    }
+}
+
+impl EvalBenchmark {
+    /// What is wrong with it.
+    fn mistake(&self) -> Option<String> {
+        let names = || BENCHMARKS.iter().map(|benchmark| benchmark.name).collect::<Vec<_>>().join(", ");
+        if find(&self.name).is_none() {
+            return Some(format!("`{}` is none of {}", self.name, names()));
+        }
+        if self.samples == 0 || self.max_new_tokens == 0 {
+            return Some("`samples` and `max_new_tokens` must be at least 1".to_owned());
+        }
+        Inputs { name: &self.name, files: &self.files }.mistake()
+    }
+}
+
 /// Settings of the low-rank branches, under PEFT's names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -135,15 +178,17 @@ pub struct Lora {
     pub lora_alpha: f64,
     /// Share of the branch's inputs that are dropped in training, 0..1. Default 0.05.
     pub lora_dropout: f64,
-    /// Last parts of the names of the linears to adapt. Default `["q_proj", "k_proj", "v_proj", "o_proj"]`.
-    pub target_modules: Vec<String>,
+    /// Last parts of the names of the linears to adapt, `"all-linear"`, or a regular expression of whole names. Default
+    /// `["q_proj", "k_proj", "v_proj", "o_proj"]`.
+    pub target_modules: TargetModules,
     /// Scaling by the root of the rank. Default false.
     pub use_rslora: bool,
 }
 
 impl Default for Lora {
     fn default() -> Self {
-        let LoraConfig { r, lora_alpha, lora_dropout, target_modules, use_rslora } = LoraConfig::default();
+        let LoraConfig { r, lora_alpha, lora_dropout, target_modules, use_rslora, .. } =
+            LoraConfig::default();
         Self { r, lora_alpha, lora_dropout, target_modules, use_rslora }
     }
 }
@@ -151,7 +196,7 @@ impl Default for Lora {
 impl Lora {
     pub fn config(&self) -> LoraConfig {
         let Self { r, lora_alpha, lora_dropout, target_modules, use_rslora } = self.clone();
-        LoraConfig { r, lora_alpha, lora_dropout, target_modules, use_rslora }
+        LoraConfig { r, lora_alpha, lora_dropout, target_modules, use_rslora, ..LoraConfig::default() }
     }
 }
 
@@ -207,45 +252,10 @@ mod defaults {
 }
 
 impl Train {
-    /// The names of all parameters.
-    pub const NAMES: &'static [&'static str] = &[
-        "qwen",
-        "clip",
-        "tokenizer",
-        "init_from",
-        "trainable",
-        "lora",
-        "from_scratch",
-        "device",
-        "dtype",
-        "doctor",
-        "learning_rate",
-        "weight_decay",
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "max_grad_norm",
-        "lr_scheduler",
-        "lr_scheduler_type",
-        "warmup_ratio",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_steps",
-        "seed",
-        "max_tokens_per_batch",
-        "group_by_length",
-        "dataloader_prefetch_factor",
-        "gradient_checkpointing",
-        "share_prefix",
-        "eval_steps",
-        "max_eval_samples",
-        "per_device_eval_batch_size",
-        "early_stopping_patience",
-        "load_best_model_at_end",
-        "save_steps",
-        "save_total_limit",
-    ];
+    /// The folder that `init_from` names, when it does not name a stage.
+    pub fn init_folder(&self) -> Option<&str> {
+        self.init_from.as_deref().filter(|name| name.contains(['/', ':']))
+    }
 
     /// The trainer's share of the parameters; `seed` is the manifest's.
     pub fn arguments(&self, seed: u64) -> TrainingArguments {
@@ -289,6 +299,9 @@ impl Train {
             }
         };
         let towers = [Part::Language, Part::Vision];
+        let half =
+            "f16 has no numbers for small gradients, and the loss is not scaled: use bf16, which has, or f32";
+        refuse(self.dtype == Dtype::F16, "dtype", half);
         refuse(self.trainable.is_empty(), "trainable", "must name at least one part");
         refuse(self.lora.is_some() && !self.trains(Part::Lora), "lora", "needs `lora` in `trainable`");
         let strange = self.from_scratch.iter().any(|part| !towers.contains(part));
@@ -305,8 +318,13 @@ impl Train {
         refuse(self.early_stopping_patience == Some(0), "early_stopping_patience", "must be at least 1");
         let unmeasured = |wanted: bool| wanted && self.eval_steps.is_none();
         refuse(unmeasured(self.load_best_model_at_end), "load_best_model_at_end", "needs `eval_steps`");
+        refuse(unmeasured(!self.eval_benchmarks.is_empty()), "eval_benchmarks", "needs `eval_steps`");
         let patient = self.early_stopping_patience.is_some();
         refuse(unmeasured(patient), "early_stopping_patience", "needs `eval_steps`");
+        let names: BTreeSet<&str> = self.eval_benchmarks.iter().map(|asked| asked.name.as_str()).collect();
+        refuse(names.len() < self.eval_benchmarks.len(), "eval_benchmarks", "names a benchmark twice");
+        let asked = self.eval_benchmarks.iter().filter_map(EvalBenchmark::mistake);
+        wrong.extend(asked.map(|text| ("eval_benchmarks", text)));
         wrong
     }
 }

@@ -2,6 +2,7 @@
 
 use super::record::Entry;
 use llavm_pipeline::stage::JobContext;
+use llavm_pipeline::units::duration;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Clock {
     /// When the first batch was there.
     started: Instant,
-    told: Option<Instant>,
+    shown: Option<Instant>,
     /// Time in steps and waiting for batches; measurements and checkpoints are left out.
     training: Duration,
     waited: Duration,
@@ -39,7 +40,7 @@ impl Clock {
     pub fn start() -> Self {
         Self {
             started: Instant::now(),
-            told: None,
+            shown: None,
             training: Duration::ZERO,
             waited: Duration::ZERO,
             steps: 0,
@@ -83,12 +84,12 @@ impl Clock {
     }
 
     /// Shows where the training is, unless it just did.
-    pub fn tell(&mut self, context: &dyn JobContext, entry: &Entry, total: u64) {
+    pub fn report(&mut self, context: &dyn JobContext, entry: &Entry, total: u64) {
         let last = entry.step == total;
-        if !last && self.told.is_some_and(|told| told.elapsed() < PAUSE) {
+        if !last && self.shown.is_some_and(|shown| shown.elapsed() < PAUSE) {
             return;
         }
-        self.told = Some(Instant::now());
+        self.shown = Some(Instant::now());
         context.progress(entry.step as f64 / total.max(1) as f64, &self.line(entry, total));
     }
 
@@ -96,6 +97,8 @@ impl Clock {
         let seconds = self.seconds();
         let left = seconds / self.steps.max(1) as f64 * total.saturating_sub(entry.step) as f64;
         let eval = entry.eval.map_or_else(String::new, |(loss, _)| format!(", validation loss {loss:.4}"));
+        let asked = entry.benchmarks.iter().map(|(name, score)| format!(", {name} {score:.4}"));
+        let eval = asked.fold(eval, |line, asked| line + &asked);
         format!(
             "step {}/{total}, loss {:.4}{eval}, lr {:.2e}, {:.0} tokens/s, {:.1} samples/s, {} left, {:.1}% waiting",
             entry.step,
@@ -103,19 +106,9 @@ impl Clock {
             entry.lr,
             self.tokens_per_second(),
             self.samples as f64 / seconds,
-            time(left),
+            duration(left),
             100.0 * self.wait_share(),
         )
-    }
-}
-
-/// `45 s`, `12 min`, `3 h 05 min`.
-fn time(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match seconds {
-        0..=99 => format!("{seconds} s"),
-        100..=5999 => format!("{} min", (seconds + 30) / 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
 
@@ -139,8 +132,7 @@ mod tests {
         clock.count(&entry, Duration::from_secs(3), Duration::from_millis(20));
         insta::assert_snapshot!(
             clock.line(&entry, 100),
-            @"step 10/100, loss 3.2500, validation loss 3.5000, lr 1.00e-4, 400 tokens/s, 4.0 samples/s, 3 min left, 0.5% waiting"
+            @"step 10/100, loss 3.2500, validation loss 3.5000, lr 1.00e-4, 400 tokens/s, 4.0 samples/s, 3 min 00 s left, 0.5% waiting"
         );
-        assert_eq!([time(45.4), time(3600.0), time(11_111.0)], ["45 s", "60 min", "3 h 05 min"]);
     }
 }

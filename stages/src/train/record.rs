@@ -9,6 +9,7 @@
 //! | `grad_norm` | f64 | length of the gradient before clipping |
 //! | `tokens`, `answer_tokens`, `samples` | u64 | of this step, without padding |
 //! | `eval_loss`, `eval_token_accuracy` | f64 | on the validation rows after the step; null where none was measured |
+//! | `benchmark_NAME` | f64 | a benchmark's first number on some of its questions, likewise; only where any was asked |
 //!
 //! No clock enters it: the same training writes the same bytes.
 
@@ -22,8 +23,11 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+/// How a benchmark's column begins.
+const BENCHMARK: &str = "benchmark_";
+
 /// One step.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
     pub step: u64,
     pub loss: f64,
@@ -34,6 +38,8 @@ pub struct Entry {
     pub samples: u64,
     /// Loss and token accuracy on the validation rows.
     pub eval: Option<(f64, f64)>,
+    /// Scores of benchmarks, by name.
+    pub benchmarks: Vec<(String, f64)>,
 }
 
 /// All steps so far.
@@ -41,6 +47,11 @@ pub struct Entry {
 pub struct Record(pub Vec<Entry>);
 
 impl Entry {
+    /// The score of a benchmark, where it was asked after this step.
+    pub fn benchmark(&self, name: &str) -> Option<f64> {
+        self.benchmarks.iter().find(|(known, _)| known == name).map(|(_, score)| *score)
+    }
+
     pub fn new(report: &StepReport, samples: usize) -> Self {
         Self {
             step: report.step,
@@ -51,6 +62,7 @@ impl Entry {
             answer_tokens: report.answer_tokens as u64,
             samples: samples as u64,
             eval: None,
+            benchmarks: Vec::new(),
         }
     }
 }
@@ -66,6 +78,17 @@ impl Record {
     pub fn evals_since_best(&self) -> u64 {
         let best = self.best().map_or(0, |(step, _)| step);
         self.0.iter().filter(|entry| entry.step > best && entry.eval.is_some()).count() as u64
+    }
+
+    /// The benchmarks that were asked, in the order of the first measurement.
+    pub fn benchmarks(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, _) in self.0.iter().flat_map(|entry| &entry.benchmarks) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 
     /// Rows seen.
@@ -94,7 +117,9 @@ impl Record {
             *seen += entry.samples;
             Some(*seen as f64 / rows.max(1) as f64)
         });
-        let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        let names = self.benchmarks();
+        let titles: Vec<String> = names.iter().map(|name| format!("{BENCHMARK}{name}")).collect();
+        let mut columns: Vec<(&str, ArrayRef, bool)> = vec![
             ("step", counts(|entry| entry.step), false),
             ("epoch", Arc::new(Float64Array::from_iter_values(seen)), false),
             ("loss", floats(|entry| entry.loss), false),
@@ -106,6 +131,10 @@ impl Record {
             ("eval_loss", evals(|(loss, _)| loss), true),
             ("eval_token_accuracy", evals(|(_, accuracy)| accuracy), true),
         ];
+        for (name, title) in names.iter().zip(&titles) {
+            let values = self.0.iter().map(|entry| entry.benchmark(name));
+            columns.push((title, Arc::new(Float64Array::from_iter(values)), true));
+        }
         Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
     }
 
@@ -122,12 +151,22 @@ impl Record {
     }
 
     fn append(&mut self, batch: &RecordBatch) -> Result<(), StageError> {
-        let floats = |name| column::<Float64Array>(batch, name);
-        let counts = |name| column::<UInt64Array>(batch, name);
+        let floats = |name: &str| column::<Float64Array>(batch, name);
+        let counts = |name: &str| column::<UInt64Array>(batch, name);
         let (loss, lr, norm) = (floats("loss")?, floats("lr")?, floats("grad_norm")?);
         let (eval_loss, eval_accuracy) = (floats("eval_loss")?, floats("eval_token_accuracy")?);
         let (step, tokens) = (counts("step")?, counts("tokens")?);
         let (answer_tokens, samples) = (counts("answer_tokens")?, counts("samples")?);
+        let mut asked: Vec<(String, &Float64Array)> = Vec::new();
+        for field in batch.schema().fields() {
+            if let Some(name) = field.name().strip_prefix(BENCHMARK) {
+                asked.push((name.to_owned(), floats(field.name().as_str())?));
+            }
+        }
+        let scores = |n: usize| {
+            let there = asked.iter().filter(|(_, values)| values.is_valid(n));
+            there.map(|(name, values)| (name.clone(), values.value(n))).collect()
+        };
         self.0.extend((0..batch.num_rows()).map(|n| Entry {
             step: step.value(n),
             loss: loss.value(n),
@@ -137,6 +176,7 @@ impl Record {
             answer_tokens: answer_tokens.value(n),
             samples: samples.value(n),
             eval: eval_loss.is_valid(n).then(|| (eval_loss.value(n), eval_accuracy.value(n))),
+            benchmarks: scores(n),
         }));
         Ok(())
     }
@@ -156,6 +196,7 @@ mod tests {
             answer_tokens: 7,
             samples: 4,
             eval: eval.map(|loss| (loss, 1.0 / 3.0)),
+            benchmarks: eval.map(|loss| ("pope".to_owned(), 1.0 / (3.0 + loss))).into_iter().collect(),
         };
         Record((1..).zip(evals).map(entry).collect())
     }

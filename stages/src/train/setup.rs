@@ -5,32 +5,29 @@
 //! | language model, vision tower | `from_scratch`: seed; the folder of `init_from`, if it holds them in full; `qwen`, `clip` |
 //! | projector | the folder of `init_from`; seed |
 //! | adapter | the folder of `init_from`; `lora` and seed |
+//!
+//! Projector and adapter are f32 whatever `dtype` is: the trainer keeps them so, and computes with a rounded copy.
 
 use super::parameters::Train;
 use llavm_model::config::{Dtype, PixelNorm};
 use llavm_model::device::{Device, DeviceName};
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
-use llavm_model::folder::ModelFolder;
-use llavm_model::generate::assistant::IMAGE_PAD;
-use llavm_model::hub::{self, HUB};
+use llavm_model::folder::{CLIP, ModelFolder, QWEN};
+use llavm_model::hub;
 use llavm_model::lora::LoraConfig;
+use llavm_model::processor::Processor;
 use llavm_model::projector::Projector;
 use llavm_model::qwen3::Qwen3;
 use llavm_model::source::{Loader, RandomSource};
-use llavm_model::tokenizer::Tokenizer;
 use llavm_model::train::Part;
 use llavm_model::vlm::Vlm;
 use llavm_model::{clip::ClipVision, load, peft};
 use llavm_pipeline::StageError;
 use std::path::{Path, PathBuf};
 
-/// Names, in a model folder, of towers that it holds in full.
-pub const QWEN: &str = "qwen";
-pub const CLIP: &str = "clip";
-
 /// Where everything comes from.
 pub struct Origins {
-    /// The folder of `init_from`.
+    /// The folder of `init_from`. Towers that it made itself come before those that the manifest names.
     pub base: Option<ModelFolder>,
     pub qwen: PathBuf,
     pub clip: PathBuf,
@@ -58,8 +55,8 @@ impl Origins {
     pub fn find(stage: &Train, base: Option<&Path>) -> Result<Self, StageError> {
         let base = base.map(|folder| ModelFolder::open(&folder.display().to_string()));
         let base = base.transpose().map_err(failed)?;
-        let inside = |name: &str| base.as_ref().and_then(|base| inside(base, name));
-        let tower = |name: &str, locator: &str| match inside(name) {
+        let own = |name: &str| base.as_ref().and_then(|base| base.own(name));
+        let tower = |name: &str, locator: &str| match own(name) {
             Some(folder) => Ok(folder),
             None => hub::resolve(locator).map_err(failed),
         };
@@ -70,17 +67,6 @@ impl Origins {
         };
         Ok(Self { clip: tower(CLIP, &stage.clip)?, qwen, tokenizer, base })
     }
-
-    /// The tower `name` as the folder of `init_from` holds it in full.
-    pub fn held(&self, name: &str) -> Option<PathBuf> {
-        self.base.as_ref().and_then(|base| inside(base, name))
-    }
-}
-
-/// The tower `name` of a model folder that holds it itself.
-fn inside(base: &ModelFolder, name: &str) -> Option<PathBuf> {
-    let described = if name == QWEN { &base.description.qwen } else { &base.description.clip };
-    (described == name).then(|| base.path.join(name))
 }
 
 /// How tensors are made here.
@@ -94,7 +80,13 @@ struct Builder<'a> {
 
 impl Start {
     /// Checks the device, and loads or makes every part. Without `vision`, the tower stays away: features come in its place.
-    pub fn new(stage: &Train, origins: &Origins, vision: bool, seed: u64) -> Result<Self, StageError> {
+    pub fn new(
+        stage: &Train,
+        origins: &Origins,
+        processor: &Processor,
+        vision: bool,
+        seed: u64,
+    ) -> Result<Self, StageError> {
         let device: DeviceName = stage.device.parse().map_err(failed)?;
         if stage.doctor {
             require_healthy(device, &[stage.dtype], &Verdicts::of_user()).map_err(failed)?;
@@ -107,12 +99,11 @@ impl Start {
         let mut qwen = builder.qwen()?;
         let projector = builder.projector(config.hidden_size, qwen.config().hidden_size)?;
         let lora = builder.adapter(&mut qwen)?;
-        let image_pad_id = image_pad(&origins.tokenizer)?;
         Ok(Self {
-            model: Vlm::new(clip, projector, qwen, image_pad_id),
-            norm: load::pixel_norm(&origins.clip).map_err(failed)?,
+            model: Vlm::new(clip, projector, qwen, processor.image_token_id),
+            norm: processor.image.norm,
             lora,
-            pad_id: u32::from(image_pad_id == 0),
+            pad_id: u32::from(processor.image_token_id == 0),
             vision_width: config.hidden_size,
         })
     }
@@ -140,9 +131,9 @@ impl Builder<'_> {
     fn projector(&mut self, vision: usize, hidden: usize) -> Result<Projector, StageError> {
         if let Some(base) = &self.origins.base {
             let file = base.projector().map_err(failed)?;
-            return load::projector(&file, vision, hidden, &self.device, self.dtype).map_err(failed);
+            return load::projector(&file, vision, hidden, &self.device, Dtype::F32).map_err(failed);
         }
-        let mut loader = Loader::new(&mut self.random, &self.device, self.dtype);
+        let mut loader = Loader::new(&mut self.random, &self.device, Dtype::F32);
         Ok(Projector::load(loader.at("projector"), vision, hidden))
     }
 
@@ -157,11 +148,12 @@ impl Builder<'_> {
             {
                 return Err(other_adapter(&config));
             }
-            load::adapter(qwen, &self.origins.qwen, &folder, &self.device, self.dtype).map_err(failed)?;
+            load::adapter(qwen, &self.origins.qwen, &folder, &self.device, Dtype::F32).map_err(failed)?;
             return Ok(Some(config));
         }
         if let Some(config) = &wanted {
-            let loader = Loader::new(&mut self.random, &self.device, self.dtype);
+            config.validate_new(&qwen.linear_names()).map_err(failed)?;
+            let loader = Loader::new(&mut self.random, &self.device, Dtype::F32);
             qwen.add_lora(loader, config).map_err(failed)?;
         }
         Ok(wanted)
@@ -172,29 +164,4 @@ fn other_adapter(theirs: &LoraConfig) -> StageError {
     let theirs = serde_json::to_string(theirs).unwrap_or_default();
     StageError::new(format!("`init_from` brings an adapter with other settings than `lora`: {theirs}"))
         .help("Leave `lora` out to go on training that adapter.")
-}
-
-/// The id of the token that a patch replaces.
-fn image_pad(tokenizer: &Path) -> Result<u32, StageError> {
-    let read = Tokenizer::from_folder(tokenizer).map_err(failed)?;
-    read.token_id(IMAGE_PAD).ok_or_else(|| {
-        StageError::new(format!("the tokenizer in {} has no token {IMAGE_PAD}", tokenizer.display()))
-    })
-}
-
-/// How a model folder in `folder` names the tower or tokenizer that `locator` names: a hub name as it is, a folder by its
-/// way from there, so that a project can be moved as a whole.
-pub fn name_from(folder: &Path, locator: &str) -> Result<String, StageError> {
-    if locator.starts_with(HUB) {
-        return Ok(locator.to_owned());
-    }
-    let absolute = |path: &Path| path.canonicalize().map_err(|cause| StageError::io(path, cause));
-    let (from, to) = (absolute(folder)?, absolute(Path::new(locator))?);
-    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
-    if common < 2 {
-        return Ok(to.display().to_string());
-    }
-    let up = from.components().skip(common).map(|_| PathBuf::from(".."));
-    let down = to.components().skip(common).map(|part| PathBuf::from(part.as_os_str()));
-    Ok(up.chain(down).collect::<PathBuf>().display().to_string())
 }

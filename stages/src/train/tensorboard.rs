@@ -89,9 +89,11 @@ impl EventFile {
         if let Some((loss, accuracy)) = entry.eval {
             values.extend([("eval/loss", loss), ("eval/token_accuracy", accuracy)]);
         }
-        let value =
-            |(tag, value): (&str, f64)| Value { tag: tag.to_owned(), simple_value: Some(value as f32) };
-        let summary = Summary { value: values.into_iter().map(value).collect() };
+        let value = |tag: &str, value: f64| Value { tag: tag.to_owned(), simple_value: Some(value as f32) };
+        let mut values: Vec<Value> = values.into_iter().map(|(tag, number)| value(tag, number)).collect();
+        values
+            .extend(entry.benchmarks.iter().map(|(name, score)| value(&format!("benchmark/{name}"), *score)));
+        let summary = Summary { value: values };
         self.write(&Event { summary: Some(summary), ..Event::at(entry.step) })
     }
 
@@ -142,7 +144,14 @@ mod tests {
     fn what_is_written_parses_with_valid_checksums() {
         let folder = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(folder.path(), 4).unwrap();
-        let entry = Entry { step: 5, loss: 2.5, lr: 1e-4, eval: Some((2.25, 0.5)), ..Entry::default() };
+        let entry = Entry {
+            step: 5,
+            loss: 2.5,
+            lr: 1e-4,
+            eval: Some((2.25, 0.5)),
+            benchmarks: vec![("pope".to_owned(), 0.75)],
+            ..Entry::default()
+        };
         file.add(&entry, 100.0).unwrap();
         let events = read(&file.path);
         assert_eq!(events[0].file_version.as_deref(), Some("brain.Event:2"));
@@ -150,6 +159,7 @@ mod tests {
         let values = &events[2].summary.as_ref().unwrap().value;
         let of = |tag: &str| values.iter().find(|value| value.tag == tag).unwrap().simple_value.unwrap();
         assert_eq!((events[2].step, of("train/loss"), of("eval/loss")), (5, 2.5, 2.25));
+        assert_eq!((events[2].step, of("benchmark/pope")), (5, 0.75));
     }
 
     #[test]

@@ -179,9 +179,9 @@ pub fn conversation(turns: &[(&str, &str)], n_images: u32) -> Table {
     conversations(&[(turns, n_images)])
 }
 
-/// Rows of encoded pictures.
-pub fn pictures(rows: &[Vec<Vec<u8>>]) -> Table {
-    let flat: BinaryArray = rows.iter().flatten().map(|picture| Some(picture.as_slice())).collect();
+/// Rows of encoded images.
+pub fn images(rows: &[Vec<Vec<u8>>]) -> Table {
+    let flat: BinaryArray = rows.iter().flatten().map(|image| Some(image.as_slice())).collect();
     let offsets = arrow::buffer::OffsetBuffer::from_lengths(rows.iter().map(Vec::len));
     let field = Arc::new(Field::new("item", DataType::Binary, true));
     let images = ListArray::try_new(field, offsets, Arc::new(flat), None).unwrap();

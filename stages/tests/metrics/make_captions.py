@@ -41,7 +41,10 @@ PROBES = [
     "Don't it's they're I've we'll he'd can't won't cannot gonna wanna",
     "A black-and-white cat (on a mat) [sic] {x}", "wait... what -- no - yes — hmm – ok…",
     "“curly” ‘single’ it’s", "U.S. and U.K. e.g. Mr. Smith vs. Dr. Who, etc.", "1,2,3 and 1, 2, 3", "no. 5 is no.",
-    "end of sentence. Another one? Yes!! no?!", "rock 'n' roll in the '80s, 'tis fun", "AT&T R&B rock & roll",
+    "end of sentence. Another one? Yes!! no?!",
+    "zero\u200bwidth re\u200dd soft\u00adhyphen \ufeffmark", "a 😀 smile, I ❤️ NY ☕ café naïve", "£5 or 5€, 3¢; ½ cup ⅓",
+    "x²+y³ ≤ 10° ±1 №5 ™", "「quoted」 、 。", "हिन्दी ภาษาไทย Ελληνικά русский", "non\u2011breaking e\u0301 n\u0303 \u00a0space",
+    "•bullet ►item ✓done ©2020", "rock 'n' roll in the '80s, 'tis fun", "AT&T R&B rock & roll",
     "Hello,world foo:bar foo;bar", "<image> <b>bold</b>", "me@x.com http://a.b/c?d=1 #tag @you #1", "I'm at 5 p.m.",
 ]
 CHINESE = [
@@ -51,6 +54,36 @@ CHINESE = [
     ("不是", ["不是，是三角形。"]),
     ("绿色", ["绿色"]),
     ("房间里有一张桌子和两把椅子，墙上挂着一幅画。", ["屋子里的桌子旁边摆着两把椅子，墙上有画。"]),
+]
+
+
+# Five captions of each image, as COCO and COCO-CN have them, and what a model might say.
+FIVE = [
+    ("A man in a red shirt rides a horse on the beach.", [
+        "A man riding a brown horse along the beach.", "A person in red on horseback near the ocean.",
+        "The rider's horse is walking on wet sand.", "a man wearing a red shirt riding a horse", "Someone rides a horse by the sea."]),
+    ("two cats sleeping on a couch", [
+        "Two cats are sleeping on a pink couch.", "A pair of cats lying on a sofa next to remote controls.",
+        "Cats asleep on the couch, stretched out.", "Two tabby cats nap on a red blanket.", "Two cats laying down on a couch."]),
+    ("a plate of food with rice and vegetables", [
+        "A plate with rice, broccoli and meat.", "A white plate topped with rice & vegetables.", "Dinner: rice and steamed broccoli.",
+        "There's a plate of food on the table", "A meal of rice, meat, and green vegetables is served."]),
+    ("a train", [
+        "A yellow-and-blue train pulls into the station.", "A commuter train at a platform.", "The train is stopping at the station.",
+        "People wait for the train to arrive.", "A train on the tracks next to a platform"]),
+    ("A stop sign is on the corner of the street with a stop sign", [
+        "A red stop sign at a street corner.", "The stop sign has graffiti on it.", "A stop sign stands in front of a building.",
+        "a street corner with a stop sign and a car", "A STOP sign by the road."]),
+    ("three people standing in the snow with skis", [
+        "Three skiers pose for a photo in the snow.", "A group of three people on skis.", "Skiers standing on a snowy slope.",
+        "Three people with ski gear on a mountain", "People are standing on top of a snow covered hill."]),
+]
+FIVE_CHINESE = [
+    ("一个男人在海滩上骑马。", ["一个穿红衣服的男人在海边骑马。", "一名男子骑着棕色的马走在沙滩上", "有人在海边骑马", "沙滩上有一个骑马的人。", "海边的沙滩上，一个男人骑着一匹马。"]),
+    ("两只猫在沙发上睡觉", ["两只猫躺在粉色的沙发上睡觉。", "沙发上有两只正在睡觉的猫", "两只花猫睡在红色的毯子上。", "沙发上躺着两只猫，旁边是遥控器。", "两只小猫在沙发上休息"]),
+    ("一盘米饭和蔬菜", ["一个白色的盘子里装着米饭和西兰花。", "盘子里有米饭、蔬菜和肉", "桌子上放着一盘食物。", "一盘米饭配蔬菜", "晚餐是米饭和绿色的蔬菜。"]),
+    ("火车", ["一列黄蓝相间的火车驶进车站。", "站台旁停着一列火车", "人们在等火车。", "一列火车停在铁轨上", "火车正在进站。"]),
+    ("三个人拿着滑雪板站在雪地里。", ["三个滑雪的人在雪地里合影。", "三个人站在雪山上", "一群滑雪者站在山坡上。", "雪地上有三个带着滑雪板的人", "几个人在雪山上滑雪。"]),
 ]
 
 
@@ -94,13 +127,15 @@ def main():
     texts = sorted({" ".join(text.split()) for text in samples() if text and text.isascii()})
     chosen = rng.sample(texts, min(60, len(texts)))
     english = WRITTEN + [(damaged(text, rng), [text]) for text in chosen]
-    flat = PROBES + [text for candidate, references in english for text in [candidate, *references]]
+    flat = PROBES + [text for candidate, references in english + FIVE for text in [candidate, *references]]
     words = dict(zip(flat, ptb(flat)))
     english_words = [(words[c], [words[r] for r in rs]) for c, rs in english]
     cut = lambda text: " ".join(" ".join(jieba.cut(text.strip().replace("。", ""))).split())
     chinese_words = [(cut(c), [cut(r) for r in rs]) for c, rs in CHINESE]
     characters = lambda text: " ".join(letter for letter in text if letter.isalnum())
     chinese_characters = [(characters(c), [characters(r) for r in rs]) for c, rs in CHINESE]
+    five_words = [(words[c], [words[r] for r in rs]) for c, rs in FIVE]
+    five_chinese_words = [(cut(c), [cut(r) for r in rs]) for c, rs in FIVE_CHINESE]
     pack = lambda texts, words: [{"candidate": c, "references": rs, "candidate_words": cw, "reference_words": rw}
                                  for (c, rs), (cw, rw) in zip(texts, words)]
     result = {
@@ -108,6 +143,8 @@ def main():
         "english": {"rows": pack(english, english_words), **scores(english_words)},
         "chinese": {"rows": pack(CHINESE, chinese_words), **scores(chinese_words)},
         "characters": {"rows": pack(CHINESE, chinese_characters), **scores(chinese_characters)},
+        "five_english": {"rows": pack(FIVE, five_words), **scores(five_words)},
+        "five_chinese": {"rows": pack(FIVE_CHINESE, five_chinese_words), **scores(five_chinese_words)},
         "one_row": {"rows": pack(english[:1], english_words[:1]), **scores(english_words[:1])},
     }
     with open(os.path.join(HERE, "captions.json"), "w") as file:

@@ -8,9 +8,9 @@ use arrow::array::{
 };
 use std::sync::Arc;
 
-/// What is told of one row.
+/// One row.
 #[derive(Default)]
-struct Told<'a> {
+struct Sample<'a> {
     question: &'a str,
     answer: &'a str,
     images: &'a [&'a [u8]],
@@ -18,7 +18,7 @@ struct Told<'a> {
     reject: Option<&'a str>,
 }
 
-fn batch(rows: &[Told<'_>]) -> RecordBatch {
+fn batch(rows: &[Sample<'_>]) -> RecordBatch {
     let fields = message_fields();
     let mut images = ListBuilder::new(BinaryBuilder::new());
     let mut messages = ListBuilder::new(StructBuilder::from_fields(fields, 2));
@@ -31,6 +31,7 @@ fn batch(rows: &[Told<'_>]) -> RecordBatch {
             let turn = messages.values();
             turn.field_builder::<StringBuilder>(0).unwrap().append_value(role);
             turn.field_builder::<StringBuilder>(1).unwrap().append_value(content);
+            turn.field_builder::<StringBuilder>(2).unwrap().append_null();
             turn.append(true);
         }
         messages.append(true);
@@ -40,7 +41,7 @@ fn batch(rows: &[Told<'_>]) -> RecordBatch {
         [-100, -100].into_iter().chain(0..count).for_each(|label| labels.values().append_value(label));
         labels.append(row.reject.is_none());
     }
-    let texts = |of: &dyn Fn(usize, &Told<'_>) -> Option<String>| -> ArrayRef {
+    let texts = |of: &dyn Fn(usize, &Sample<'_>) -> Option<String>| -> ArrayRef {
         Arc::new(rows.iter().enumerate().map(|(n, row)| of(n, row)).collect::<StringArray>())
     };
     let images = images.finish();
@@ -65,31 +66,31 @@ fn photo(name: &str) -> Vec<u8> {
 fn rows_are_counted_as_they_are() {
     let (cat, rocket) = (photo("chelsea.jpg"), photo("rocket.jpg"));
     let rows = [
-        Told {
+        Sample {
             question: "What?",
             answer: "A cat.",
             images: &[&cat],
             language: Some("en"),
-            ..Told::default()
+            ..Sample::default()
         },
-        Told {
+        Sample {
             question: "是什么？",
             answer: "猫。",
             images: &[&cat],
             language: Some("zh"),
-            ..Told::default()
+            ..Sample::default()
         },
-        Told { question: "And this?", answer: "A cat.", images: &[&rocket, &cat], ..Told::default() },
-        Told { question: "Hello", answer: "Hi", ..Told::default() },
-        Told {
+        Sample { question: "And this?", answer: "A cat.", images: &[&rocket, &cat], ..Sample::default() },
+        Sample { question: "Hello", answer: "Hi", ..Sample::default() },
+        Sample {
             images: &[b"<html>"],
             reject: Some("decode-resize/undecodable: begins with `<html>`"),
-            ..Told::default()
+            ..Sample::default()
         },
     ];
     let mut tally = Tally::new(2);
     tally.add(&batch(&rows)).unwrap();
-    assert_eq!((tally.rows, tally.rejected, tally.text_only, tally.pictures.sum()), (5, 1, 1, 4));
+    assert_eq!((tally.rows, tally.rejected, tally.text_only, tally.images_per_row.sum()), (5, 1, 1, 4));
     assert_eq!(tally.images.values().copied().collect::<std::collections::BTreeSet<_>>(), [1, 3].into());
     assert_eq!(tally.languages["zh"], Share { rows: 1, rejected: 0 });
     assert_eq!(tally.answer_chars.quantile(0.0), 2, "characters, not bytes");
@@ -108,7 +109,7 @@ fn rows_are_counted_as_they_are() {
     rows 5 
     usable rows 4 80.0%
     rejected rows 1 20.0%
-    pictures 4 2 different
+    images 4 2 different
     text-only rows 1 25.0%
     questions 4 1.00 a row
     tokens 28 7.0 a row
@@ -119,7 +120,7 @@ fn rows_are_counted_as_they_are() {
     insta::assert_snapshot!(shares.join("\n"), @"
     en, detected 40.0%
     en 20.0%
-    not told, without letters 20.0%
+    unknown, without letters 20.0%
     zh 20.0%
     ");
 }
@@ -128,7 +129,7 @@ fn rows_are_counted_as_they_are() {
 fn short_captions_have_a_language() {
     let languages = |answer: &str| {
         let mut tally = Tally::new(0);
-        tally.add(&batch(&[Told { question: "图中有什么？", answer, ..Told::default() }])).unwrap();
+        tally.add(&batch(&[Sample { question: "图中有什么？", answer, ..Sample::default() }])).unwrap();
         tally.languages.into_keys().collect::<Vec<_>>()
     };
     assert_eq!(languages("猫。"), ["zh, detected"]);
@@ -141,8 +142,8 @@ fn batches_make_no_difference() {
     let photo = photo("rocket.jpg");
     let answers: Vec<String> = (0..40).map(|n| format!("answer {}", n % 7)).collect();
     let images = [photo.as_slice()];
-    let rows: Vec<Told<'_>> =
-        answers.iter().map(|answer| Told { answer, images: &images, ..Told::default() }).collect();
+    let rows: Vec<Sample<'_>> =
+        answers.iter().map(|answer| Sample { answer, images: &images, ..Sample::default() }).collect();
     let whole = batch(&rows);
     let page = |size: usize| {
         let mut tally = Tally::new(5);
@@ -160,9 +161,9 @@ fn nothing_of_the_data_becomes_markup() {
     let evil = "\"><script>alert('x')</script>&\0 {{ 1 }}";
     let reason = format!("{evil}: {evil}");
     let rows = [
-        Told { question: evil, answer: evil, language: Some(evil), ..Told::default() },
-        Told { question: evil, answer: evil, reject: Some(&reason), ..Told::default() },
-        Told { question: evil, answer: evil, ..Told::default() },
+        Sample { question: evil, answer: evil, language: Some(evil), ..Sample::default() },
+        Sample { question: evil, answer: evil, reject: Some(&reason), ..Sample::default() },
+        Sample { question: evil, answer: evil, ..Sample::default() },
     ];
     let mut tally = Tally::new(3);
     tally.add(&batch(&rows)).unwrap();

@@ -2,22 +2,24 @@
 //!
 //! In: the folders of `evaluate` stages. A question is the same where `id` and text of the question are. The first
 //! evaluation is what the others are compared with: differences are theirs less its own. Intervals and p values come from
-//! a paired bootstrap that draws rows of the source with all their questions; the sign test counts the questions that one
-//! side answers rightly and the other wrongly. Only what a p value below [`LEVEL`] backs is called better or worse.
+//! a paired bootstrap that draws images with all their questions, as `evaluate` does it; the sign test counts the images
+//! about which one side answers more questions rightly than the other. The p values of all measures of all evaluations
+//! are corrected for their number (Holm); only what a corrected one below [`LEVEL`] backs is called better or worse.
 
+pub mod benchmarks;
 pub mod html;
 
-use super::prediction::{self, PREDICTIONS, Prediction};
+use super::prediction::{self, PREDICTIONS, Prediction, RIGHT, units};
 use super::scores::{Scores, mean_of_some};
-use crate::metrics::resample::{Difference, Resampler, mean, sign_test};
+use crate::metrics::resample::{Resampler, holm, mean, sign_test};
 use llavm_pipeline::StageError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Replicates of the bootstrap.
-const REPLICATES: usize = 2000;
-/// Below this, a difference is told from none.
+/// Replicates of the bootstrap: the least p value is 2 in as many, and has to bear the correction.
+const REPLICATES: usize = 10_000;
+/// Below this, a difference is significant.
 pub const LEVEL: f64 = 0.05;
 /// Questions listed that one side answers rightly and the other wrongly.
 const MOST_CHANGES: usize = 200;
@@ -31,6 +33,8 @@ pub struct Comparison {
     pub shared: usize,
     /// The second, third … against the first.
     pub against: Vec<Against>,
+    /// Scores of benchmarks, where evaluations have any.
+    pub benchmarks: Vec<benchmarks::Line>,
 }
 
 /// One evaluation.
@@ -55,7 +59,7 @@ pub struct Against {
     pub gained: usize,
     /// Questions the first answers rightly and it does not.
     pub lost: usize,
-    /// The sign test on these.
+    /// The sign test on the images with more of the one than of the other.
     pub p: f64,
     /// Some of them: gained, then lost.
     pub changes: Vec<Change>,
@@ -76,8 +80,13 @@ pub struct Measure {
     pub interval: Option<[f64; 2]>,
     /// Two-sided.
     pub p: Option<f64>,
-    /// What the difference means, where it is told from none.
+    /// The same, corrected for the number of all tests in the comparison.
+    pub corrected_p: Option<f64>,
+    /// What the difference means, where it is significant.
     pub verdict: Verdict,
+    /// +1 where more is better, -1 where less is, 0 where neither.
+    #[serde(skip)]
+    pub sign: f64,
 }
 
 /// What a difference means.
@@ -88,7 +97,7 @@ pub enum Verdict {
     Better,
     /// Worse.
     Worse,
-    /// Not told from chance.
+    /// Not significant.
     Same,
 }
 
@@ -110,8 +119,11 @@ pub struct Change {
 /// Compares the evaluations in `paths`: folders, or files in them such as `report.json`.
 pub fn compare(paths: &[PathBuf]) -> Result<Comparison, StageError> {
     let mut sets = Vec::new();
+    let mut ruled = Vec::new();
     for path in paths {
-        sets.push(prediction::read(&predictions_of(path)?)?.0);
+        let (set, slices) = prediction::read(&predictions_of(path)?)?;
+        ruled.push(slices.iter().position(|name| name == RIGHT));
+        sets.push(set);
     }
     let runs = paths.iter().zip(&sets).zip('A'..).map(|((path, set), label)| Run {
         label: label.to_string(),
@@ -120,13 +132,34 @@ pub fn compare(paths: &[PathBuf]) -> Result<Comparison, StageError> {
     });
     let runs: Vec<Run> = runs.collect();
     let shared = shared(sets)?;
-    let scores: Vec<Scores> = shared.iter().map(|set| Scores::of(set)).collect();
-    let resampler = Resampler::new(units(&shared[0]), REPLICATES, 0);
+    let mut scores: Vec<Scores> = shared.iter().map(|set| Scores::of(set)).collect();
+    // Answers to a benchmark are right by its rule, not word by word, where all sides say so.
+    let by_rule: Option<Vec<usize>> = ruled.into_iter().collect();
+    for ((scores, set), column) in scores.iter_mut().zip(&shared).zip(by_rule.iter().flatten()) {
+        let right = |row: &Prediction| row.slices.get(*column).and_then(Option::as_deref) == Some("1");
+        scores.exact = set.iter().map(|row| f64::from(right(row))).collect();
+    }
+    let units = units(&shared[0]);
+    let resampler = Resampler::new(units.clone(), REPLICATES, 0);
     let others = runs.iter().zip(&shared).zip(&scores).skip(1);
-    let against = others
-        .map(|((run, set), other)| Against::of(run, (&shared[0], set), (&scores[0], other), &resampler))
-        .collect();
-    Ok(Comparison { shared: shared[0].len(), runs, against })
+    let against = others.map(|((run, set), other)| {
+        let measures = kinds(by_rule.is_some());
+        let measures = measures.iter().filter_map(|kind| Measure::of(kind, &scores[0], other, &resampler));
+        Against::of(run, (&shared[0], set), (&scores[0], other), &units, measures.collect())
+    });
+    let mut against: Vec<Against> = against.collect();
+    correct(&mut against);
+    let benchmarks = benchmarks::of(paths)?;
+    Ok(Comparison { shared: shared[0].len(), runs, against, benchmarks })
+}
+
+/// The measures; of answers that a benchmark's rule has judged, right answers stand where an exact match stands of others.
+fn kinds(by_rule: bool) -> Vec<Kind> {
+    let named = |kind: Kind| match kind.name {
+        "exact match" if by_rule => Kind { name: "right by the benchmark's rule", ..kind },
+        _ => kind,
+    };
+    KINDS.into_iter().map(named).collect()
 }
 
 /// The predictions behind a path: a folder that has them, a file beside them, or the one folder below that has them.
@@ -178,18 +211,20 @@ fn shared(sets: Vec<Vec<Prediction>>) -> Result<Vec<Vec<Prediction>>, StageError
     Ok(tables.iter_mut().map(take).collect())
 }
 
-/// Rows of the source are drawn together with all their questions.
-fn units(rows: &[Prediction]) -> Vec<usize> {
-    let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut units = Vec::with_capacity(rows.len());
-    for row in rows {
-        let next = numbers.len();
-        units.push(*numbers.entry(&row.id).or_insert(next));
+/// Corrects the p values of all measures together, and says what is better and worse.
+fn correct(against: &mut [Against]) {
+    let measures = || against.iter().flat_map(|other| &other.measures);
+    let corrected = holm(&measures().filter_map(|measure| measure.p).collect::<Vec<f64>>());
+    let tested =
+        against.iter_mut().flat_map(|other| &mut other.measures).filter(|measure| measure.p.is_some());
+    for (measure, p) in tested.zip(corrected) {
+        measure.corrected_p = Some(p);
+        measure.verdict = verdict(measure.sign * measure.difference, p);
     }
-    units
 }
 
 /// A number of a set of scores, as a function of row weights.
+#[derive(Clone, Copy)]
 struct Kind {
     name: &'static str,
     share: bool,
@@ -207,7 +242,7 @@ const KINDS: [Kind; 10] = [
     Kind { name: "CIDEr-D", share: false, sign: 1.0, of: |scores, w| mean(&scores.cider_d, w) },
     Kind { name: "yes/no accuracy", share: true, sign: 1.0, of: |scores, w| scores.yes_no(w).accuracy() },
     Kind {
-        name: "exact match, pictures swapped",
+        name: "exact match, images swapped",
         share: true,
         sign: 0.0,
         of: |scores, w| mean_of_some(scores.image_swap.iter().map(|swap| swap.map(|(_, exact)| exact)), w),
@@ -235,7 +270,8 @@ impl Against {
         run: &Run,
         sets: (&[Prediction], &[Prediction]),
         scores: (&Scores, &Scores),
-        test: &Resampler,
+        units: &[usize],
+        measures: Vec<Measure>,
     ) -> Self {
         let (first, other) = scores;
         let right = |at: &usize| (first.exact[*at] > 0.0, other.exact[*at] > 0.0);
@@ -254,8 +290,8 @@ impl Against {
         };
         Self {
             label: run.label.clone(),
-            measures: KINDS.iter().filter_map(|kind| Measure::of(kind, first, other, test)).collect(),
-            p: sign_test(gained.len(), lost.len()),
+            measures,
+            p: sign_test_of_units(&gained, &lost, units),
             changes: listed(&gained, true).into_iter().chain(listed(&lost, false)).collect(),
             gained: gained.len(),
             lost: lost.len(),
@@ -279,17 +315,29 @@ impl Measure {
             difference: values[1] - values[0],
             interval: found.map(|found| found.interval),
             p: found.map(|found| found.p),
-            verdict: verdict(kind.sign, found),
+            corrected_p: None,
+            verdict: Verdict::Same,
+            sign: kind.sign,
         })
     }
 }
 
-fn verdict(sign: f64, found: Option<Difference>) -> Verdict {
-    match found.filter(|found| found.p < LEVEL).map(|found| found.difference * sign) {
-        Some(gain) if gain > 0.0 => Verdict::Better,
-        Some(gain) if gain < 0.0 => Verdict::Worse,
+fn verdict(gain: f64, corrected_p: f64) -> Verdict {
+    match gain {
+        _ if corrected_p >= LEVEL => Verdict::Same,
+        gain if gain > 0.0 => Verdict::Better,
+        gain if gain < 0.0 => Verdict::Worse,
         _ => Verdict::Same,
     }
+}
+
+/// The sign test on units, so that ten questions about one image are no ten witnesses.
+fn sign_test_of_units(gained: &[usize], lost: &[usize], units: &[usize]) -> f64 {
+    let mut balance: BTreeMap<usize, i64> = BTreeMap::new();
+    gained.iter().for_each(|at| *balance.entry(units[*at]).or_default() += 1);
+    lost.iter().for_each(|at| *balance.entry(units[*at]).or_default() -= 1);
+    let count = |sign: i64| balance.values().filter(|balance| balance.signum() == sign).count();
+    sign_test(count(1), count(-1))
 }
 
 #[cfg(test)]
@@ -346,6 +394,65 @@ mod tests {
     }
 
     #[test]
+    fn questions_about_one_image_are_one_witness() {
+        let folder = tempfile::tempdir().unwrap();
+        // Ten rows about each of six images: right or wrong as one.
+        let about = |answers: fn(usize) -> &'static str| {
+            let mut rows = rows(answers);
+            (0..).zip(&mut rows).for_each(|(n, row)| row.image = Some(format!("image-{}", n / 10)));
+            rows
+        };
+        let first = about(|n| if n / 10 < 2 { "red" } else { "blue" });
+        let second = about(|n| if n / 10 < 5 { "red" } else { "blue" });
+        let compared = |a: &[Prediction], b: &[Prediction], name: &str| {
+            let paths = [
+                stored(folder.path(), &format!("{name}-a"), a),
+                stored(folder.path(), &format!("{name}-b"), b),
+            ];
+            compare(&paths).unwrap().against.remove(0)
+        };
+        let clustered = compared(&first, &second, "images");
+        assert_eq!((clustered.gained, clustered.lost), (30, 0));
+        assert!((clustered.p - 0.25).abs() < 1e-9, "three images against none: {}", clustered.p);
+        let strip = |rows: &[Prediction]| -> Vec<Prediction> {
+            rows.iter().map(|row| Prediction { image: None, ..row.clone() }).collect()
+        };
+        let alone = compared(&strip(&first), &strip(&second), "rows");
+        let width = |against: &Against| {
+            let exact = against.measures.iter().find(|measure| measure.name == "exact match").unwrap();
+            exact.interval.map(|[lo, hi]| hi - lo).unwrap()
+        };
+        assert!(width(&clustered) > 2.0 * width(&alone), "{} {}", width(&clustered), width(&alone));
+    }
+
+    #[test]
+    fn a_difference_that_one_test_of_many_finds_is_not_called_one() {
+        let measure = |p: f64| Measure {
+            name: "loss",
+            share: false,
+            values: [1.0, 0.9],
+            difference: -0.1,
+            interval: None,
+            p: Some(p),
+            corrected_p: None,
+            verdict: Verdict::Same,
+            sign: -1.0,
+        };
+        let mut against = [Against {
+            label: "B".to_owned(),
+            measures: [0.03, 0.6, 0.004, 0.9].map(measure).into(),
+            gained: 0,
+            lost: 0,
+            p: 1.0,
+            changes: Vec::new(),
+        }];
+        correct(&mut against);
+        let verdicts: Vec<Verdict> = against[0].measures.iter().map(|measure| measure.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Same, Verdict::Same, Verdict::Better, Verdict::Same]);
+        assert_eq!(against[0].measures[2].corrected_p, Some(0.016));
+    }
+
+    #[test]
     fn evaluations_of_other_rows_have_nothing_to_compare() {
         let folder = tempfile::tempdir().unwrap();
         let mut others = rows(|_| "red");
@@ -359,6 +466,7 @@ mod tests {
     fn what_is_written_reads_back_equal() {
         let folder = tempfile::tempdir().unwrap();
         let mut rows = rows(|_| "red");
+        rows[2].image = Some("0abc".to_owned());
         rows[1].slices = vec![Some("en".to_owned())];
         rows.iter_mut().for_each(|row| row.slices.resize(1, None));
         let path = folder.path().join(PREDICTIONS);

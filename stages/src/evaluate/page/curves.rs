@@ -35,6 +35,16 @@ pub struct Curve {
     pub loss: Chart,
     /// Learning rate.
     pub rate: Chart,
+    /// Scores of the benchmarks that were asked between steps.
+    pub benchmarks: Vec<Asked>,
+}
+
+/// A benchmark that was asked between steps.
+#[derive(Debug, Serialize)]
+pub struct Asked {
+    name: String,
+    last: f64,
+    chart: Chart,
 }
 
 /// Lines and dots over steps.
@@ -137,8 +147,25 @@ impl Curve {
             last: smooth.last().map_or(f64::NAN, |(_, loss)| *loss),
             loss: Chart::new(format!("loss of {stage} over steps"), &lines, &held_out),
             rate: Chart::new(format!("learning rate of {stage}"), &[("rate", &rate)], &[]),
+            benchmarks: record
+                .benchmarks()
+                .into_iter()
+                .filter_map(|name| asked(stage, name, record))
+                .collect(),
         }
     }
+}
+
+/// The scores of a benchmark, each a dot.
+fn asked(stage: &str, name: String, record: &Record) -> Option<Asked> {
+    let scores = record.0.iter().filter_map(|entry| Some((entry.step as f64, entry.benchmark(&name)?)));
+    let scores: Vec<(f64, f64)> = scores.filter(|(_, score)| score.is_finite()).collect();
+    let last = scores.last()?.1;
+    Some(Asked {
+        chart: Chart::new(format!("{name} while {stage}"), &[("train", &scores)], &scores),
+        name,
+        last,
+    })
 }
 
 /// At most [`POINTS`] points: runs of them are averaged.
@@ -228,6 +255,9 @@ pub mod tests {
                 loss: 0.4 + 4.0 * (-step / 150.0).exp() + noise,
                 lr: 1e-4 * (step / 45.0).min(0.5 + 0.5 * (step / 286.0).cos()),
                 eval: n.is_multiple_of(100).then(|| (0.5 + 3.5 * (-step / 150.0).exp(), 0.5)),
+                benchmarks: (n.is_multiple_of(100).then(|| ("pope".to_owned(), 1.0 - (-step / 300.0).exp())))
+                    .into_iter()
+                    .collect(),
                 ..Entry::default()
             }
         };

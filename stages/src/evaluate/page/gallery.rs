@@ -1,30 +1,28 @@
-//! The gallery: the pictures a model does best and worst on, with all that was asked about them.
+//! The gallery: the images a model does best and worst on, with all that was asked about them.
 
-use crate::evaluate::pictures::{Fetch, each_run};
+use crate::evaluate::images::{Fetch, each_run};
 use crate::evaluate::prediction::Prediction;
 use crate::evaluate::rows::Row;
 use crate::evaluate::scores::Scores;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use llavm_model::processor::image::codecs::{to_jpeg, to_png};
 use llavm_pipeline::StageError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// From this side on, in pixels, a picture is stored as JPEG; smaller ones as PNG.
+/// From this side on, in pixels, an image is stored as JPEG; smaller ones as PNG.
 const JPEG_FROM: usize = 128;
 /// Quality of JPEGs, of 100.
 const QUALITY: u8 = 85;
 
-/// A picture and what was asked about it.
+/// An image and what was asked about it.
 #[derive(Debug, Default, Serialize)]
 pub struct Card {
     /// The source row.
     pub id: String,
     /// `data:` URLs.
-    pub pictures: Vec<String>,
+    pub images: Vec<String>,
     /// In the order of the row.
     pub turns: Vec<Shown>,
 }
@@ -37,9 +35,9 @@ pub struct Shown {
     answer: String,
     exact: bool,
     loss: f64,
-    /// The row whose picture was shown instead.
-    other_picture: Option<String>,
-    other_picture_answer: Option<String>,
+    /// The row whose image was shown instead.
+    other_image: Option<String>,
+    other_image_answer: Option<String>,
     other_question: Option<String>,
     other_question_answer: Option<String>,
 }
@@ -77,39 +75,39 @@ pub fn cards(
         for (at, pixels) in found {
             let Ok(pixels) = pixels else { continue };
             let one = pixels.len() / wanted[*at].n_images.max(1) as usize;
-            cards[*at].pictures = pixels.chunks(one.max(1)).filter_map(data_url).collect();
+            cards[*at].images = pixels.chunks(one.max(1)).filter_map(data_url).collect();
         }
         Ok(())
     })?;
     Ok(cards)
 }
 
-/// The card of some predictions about one picture.
-pub fn card(members: &[usize], predictions: &[Prediction], scores: &Scores, picture: &[u8]) -> Card {
+/// The card of some predictions about one image.
+pub fn card(members: &[usize], predictions: &[Prediction], scores: &Scores, image: &[u8]) -> Card {
     Card {
         id: predictions[members[0]].id.clone(),
-        pictures: data_url(picture).into_iter().collect(),
+        images: data_url(image).into_iter().collect(),
         turns: members.iter().map(|at| shown(&predictions[*at], scores.exact[*at] > 0.0)).collect(),
     }
 }
 
 fn shown(prediction: &Prediction, exact: bool) -> Shown {
-    let (picture, question) = (prediction.image_swap.as_ref(), prediction.question_swap.as_ref());
+    let (image, question) = (prediction.image_swap.as_ref(), prediction.question_swap.as_ref());
     Shown {
         question: prediction.question.clone(),
         reference: prediction.reference.clone(),
         answer: prediction.answer.clone(),
         exact,
         loss: prediction.loss,
-        other_picture: picture.map(|swap| swap.id.clone()),
-        other_picture_answer: picture.map(|swap| swap.answer.clone()),
+        other_image: image.map(|swap| swap.id.clone()),
+        other_image_answer: image.map(|swap| swap.answer.clone()),
         other_question: question.map(|swap| swap.question.clone()),
         other_question_answer: question.map(|swap| swap.answer.clone()),
     }
 }
 
-/// A square picture, `[3, side, side]` bytes, as a `data:` URL.
-fn data_url(planes: &[u8]) -> Option<String> {
+/// A square image, `[3, side, side]` bytes, as a `data:` URL.
+pub fn data_url(planes: &[u8]) -> Option<String> {
     let area = planes.len() / 3;
     let side = area.isqrt();
     if side == 0 || side * side * 3 != planes.len() {
@@ -117,19 +115,9 @@ fn data_url(planes: &[u8]) -> Option<String> {
     }
     let rgb: Vec<u8> =
         (0..area).flat_map(|at| [planes[at], planes[area + at], planes[2 * area + at]]).collect();
-    let mut file = Vec::new();
-    let (size, kind) = (side as u32, if side < JPEG_FROM { "png" } else { "jpeg" });
-    let encoded = if side < JPEG_FROM {
-        PngEncoder::new(&mut file).write_image(&rgb, size, size, ExtendedColorType::Rgb8)
-    } else {
-        JpegEncoder::new_with_quality(&mut file, QUALITY).write_image(
-            &rgb,
-            size,
-            size,
-            ExtendedColorType::Rgb8,
-        )
-    };
-    encoded.ok()?;
+    let size = (side as u32, side as u32);
+    let (kind, file) =
+        if side < JPEG_FROM { ("png", to_png(&rgb, size)?) } else { ("jpeg", to_jpeg(&rgb, size, QUALITY)?) };
     Some(format!("data:image/{kind};base64,{}", STANDARD.encode(file)))
 }
 
@@ -156,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_survives_as_png_and_what_is_none_is_left_out() {
+    fn an_image_survives_as_png_and_what_is_none_is_left_out() {
         let planes: Vec<u8> = (0..3 * 4 * 4).collect();
         let url = data_url(&planes).unwrap();
         let file = STANDARD.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap();

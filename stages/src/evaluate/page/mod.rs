@@ -1,10 +1,10 @@
-//! `report.html`: one file for people, with pictures and curves inside, that works offline, in light and dark, on a phone.
+//! `report.html`: one file for people, with images and curves inside, that works offline, in light and dark, on a phone.
 //!
 //! `page.html` is the template (Jinja, everything escaped), `page.css` and `page.js` go into it as they are. The page
 //! forbids requests of any kind, and scripts but its own.
 
 mod curves;
-mod gallery;
+pub(crate) mod gallery;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +16,7 @@ use curves::Curve;
 use gallery::Card;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::Origin;
+use llavm_pipeline::units::thousands;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 const TEMPLATE: &str = include_str!("page.html");
+const PARTS: &str = include_str!("parts.html");
 pub const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
@@ -100,7 +102,7 @@ struct Split {
     tokens: u64,
 }
 
-/// What a training stage was told.
+/// Parameters of a training stage.
 #[derive(Serialize)]
 struct Training {
     stage: String,
@@ -146,7 +148,7 @@ pub fn render(
     fill("report.html", TEMPLATE, &page)
 }
 
-/// The template `source`, filled in.
+/// The template `source`, filled in; it may import what is in `parts.html`.
 pub fn fill(name: &'static str, source: &str, page: &impl Serialize) -> Result<String, StageError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -159,9 +161,10 @@ pub fn fill(name: &'static str, source: &str, page: &impl Serialize) -> Result<S
     environment.add_filter("width", |value: Option<f64>| {
         (100.0 * value.unwrap_or(0.0).clamp(0.0, 1.0) * 10.0).round() / 10.0
     });
-    environment.add_filter("count", count);
+    environment.add_filter("count", |count: u64| thousands(count));
     environment.add_filter("short", |text: &str| text.chars().take(10).collect::<String>());
     let failed = |error: minijinja::Error| StageError::new(format!("{name}: {error:#}")).because(error);
+    environment.add_template("parts.html", PARTS).map_err(failed)?;
     environment.add_template(name, source).map_err(failed)?;
     environment.get_template(name).and_then(|template| template.render(Serde(page))).map_err(failed)
 }
@@ -193,14 +196,6 @@ fn number(value: f64) -> String {
         size if size >= 1e-9 => format!("{value:.1e}"),
         _ => "0".to_owned(),
     }
-}
-
-/// 595375 is 595,375.
-fn count(count: u64) -> String {
-    let digits = count.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
 }
 
 /// The headline's lesser numbers that the report has.
@@ -242,7 +237,7 @@ fn sliced(report: &Map<String, Value>) -> bool {
         .any(|(_, values)| values.as_object().is_some_and(|values| !values.is_empty()))
 }
 
-/// The larger of the losses with right and swapped pictures.
+/// The larger of the losses with right and swapped images.
 fn worst(report: &Map<String, Value>) -> f64 {
     let losses = [number_at(report, &["loss"]), number_at(report, &["image_swap", "loss"])];
     losses.into_iter().flatten().fold(f64::MIN_POSITIVE, f64::max)
@@ -255,24 +250,24 @@ fn looks(report: &Map<String, Value>) -> Verdict {
     let exact = number_at(report, &["exact_match"]).unwrap_or(0.0);
     let swapped = number_at(report, &["image_swap", "exact_match"]).unwrap_or(0.0);
     if captions(report) && likelier {
-        return Verdict::better("Yes.", "Right answers are likelier about the right picture.");
+        return Verdict::better("Yes.", "Right answers are likelier about the right image.");
     }
     if exact >= FREE_TEXT && swapped <= 0.5 * exact {
-        return Verdict::better("Yes.", "Most of its right answers need the right picture.");
+        return Verdict::better("Yes.", "Most of its right answers need the right image.");
     }
     if low("exact_match_drop_ci").is_some_and(|low| low > 0.0) {
         return Verdict::middling(
             "A little.",
-            "The right picture helps, but many answers stay the same without it.",
+            "The right image helps, but many answers stay the same without it.",
         );
     }
     if likelier {
         return Verdict::middling(
             "Hardly.",
-            "The right picture makes right answers likelier, but not what it says.",
+            "The right image makes right answers likelier, but not what it says.",
         );
     }
-    Verdict::worse("No.", "It answers as well about any other picture.")
+    Verdict::worse("No.", "It answers as well about any other image.")
 }
 
 /// Does it listen? By how often the answer changes with the question, and is right then.

@@ -1,11 +1,13 @@
 //! Digests of column chunks, so that the digest of a partition follows the columns asked for and no others.
 //!
 //! In: a file and some of its leaf columns. Out: one digest per leaf and row group, over the bytes of the chunk and what decides
-//! how they are read. One pass over these chunks, remembered by the file's content.
+//! how they are read. One pass over these chunks, remembered by the file's content. Of a file in a bucket no chunk is read for this:
+//! there, the file's own identity decides.
 
 use super::super::section::Section;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{Digest, OpenContext};
+use llavm_pipeline::storage::remote::is_remote;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -30,7 +32,8 @@ impl Chunks {
     ) -> Result<Self, StageError> {
         let key = format!("read/chunks/{VERSION}/{}/{leaves:?}", file.to_hex());
         let mut compute = || {
-            let digests = digests(path, metadata, leaves).map_err(|cause| StageError::io(path, cause))?;
+            let digests =
+                digests(path, metadata, file, leaves).map_err(|cause| StageError::io(path, cause))?;
             Ok(digests.iter().flat_map(|digest| *digest.as_bytes()).collect())
         };
         let groups = metadata.num_row_groups();
@@ -49,16 +52,22 @@ impl Chunks {
 }
 
 /// Leaf by leaf, row group by row group.
-fn digests(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> io::Result<Vec<Digest>> {
-    let file = Section::open(path)?;
+fn digests(
+    path: &Path,
+    metadata: &ParquetMetaData,
+    whole: Digest,
+    leaves: &[usize],
+) -> io::Result<Vec<Digest>> {
+    let file = (!is_remote(path)).then(|| Section::open(path)).transpose()?;
     let chunks: Vec<&ColumnChunkMetaData> = leaves
         .iter()
         .flat_map(|leaf| metadata.row_groups().iter().filter_map(|group| group.columns().get(*leaf)))
         .collect();
-    chunks.par_iter().map(|chunk| digest(&file, chunk)).collect()
+    chunks.par_iter().map(|chunk| digest(file.as_ref(), whole, chunk)).collect()
 }
 
-fn digest(file: &Section, chunk: &ColumnChunkMetaData) -> io::Result<Digest> {
+/// Without `file`, what is known of the whole file decides, and where in it the chunk is.
+fn digest(file: Option<&Section>, whole: Digest, chunk: &ColumnChunkMetaData) -> io::Result<Digest> {
     let column = chunk.column_descr();
     let types = (column.physical_type(), column.logical_type_ref(), column.converted_type());
     let levels = (column.max_def_level(), column.max_rep_level());
@@ -67,7 +76,11 @@ fn digest(file: &Section, chunk: &ColumnChunkMetaData) -> io::Result<Digest> {
     hasher.update(read_as.as_bytes());
     let number = |value: i64| u64::try_from(value).unwrap_or(0);
     let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
-    hasher.update_reader(file.part(number(start), number(chunk.compressed_size())))?;
+    let (start, length) = (number(start), number(chunk.compressed_size()));
+    match file {
+        Some(file) => hasher.update_reader(file.part(start, length))?,
+        None => hasher.update(whole.as_bytes()).update(&start.to_le_bytes()).update(&length.to_le_bytes()),
+    };
     Ok(hasher.finalize())
 }
 

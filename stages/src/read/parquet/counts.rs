@@ -1,18 +1,21 @@
-//! How many pictures each row has, without reading their bytes.
+//! How many images each row has, without reading their bytes.
 //!
-//! | what a row group tells | what is read |
+//! | what a row group's metadata says | what is read |
 //! |---|---|
 //! | statistics: no null, or nothing but nulls | nothing |
 //! | a struct whose bytes are there wherever the struct is | the levels of another field (`path`) |
-//! | some pictures missing | the levels of the pictures' column, whose pages have to be loaded for that, once |
-//! | anything else, such as bytes in one row and a path in another | `None`: the cells have to be read |
+//! | some images missing | the levels of the images' column, whose pages have to be loaded for that, once |
+//! | anything else, such as bytes in one row and a path in another, or a file in a bucket | `None`: the cells have to be read |
 //!
 //! What is found is remembered by the file's content.
 
-use super::guarded;
+use super::guarded::guarded;
 use super::layout::Layout;
+use crate::read::raw::CHUNK_ROWS;
+use crate::read::section::Section;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{Digest, OpenContext};
+use llavm_pipeline::storage::remote::is_remote;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::ByteArrayType;
 use parquet::errors::ParquetError;
@@ -21,7 +24,6 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 use rayon::prelude::*;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,16 +31,16 @@ use std::sync::Arc;
 /// Raised when the same file gets other counts.
 const VERSION: u32 = 1;
 /// Rows whose levels are looked at together.
-const STEP: usize = super::CHUNK_ROWS;
+const STEP: usize = CHUNK_ROWS;
 
-/// Rows one after the other that have the same number of pictures.
+/// Rows one after the other that have the same number of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
-    pictures: u32,
+    images: u32,
     rows: u32,
 }
 
-/// By row group: the counts, where they can be told.
+/// By row group: the counts, where they are known.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Counts(Vec<Option<Vec<Run>>>);
 
@@ -52,16 +54,16 @@ impl Counts {
         context: &dyn OpenContext,
     ) -> Result<Self, StageError> {
         let by_statistics = |group| same(group, layout);
-        let told: Vec<_> = metadata.row_groups().iter().map(by_statistics).collect();
-        if told.iter().all(Option::is_some) {
-            return Ok(Self(told));
+        let reported: Vec<_> = metadata.row_groups().iter().map(by_statistics).collect();
+        // Of a file elsewhere no column is read for this: its cells are, when they are wanted.
+        if reported.iter().all(Option::is_some) || is_remote(path) {
+            return Ok(Self(reported));
         }
         let key = format!("read/counts/{VERSION}/{}/{name}", file.to_hex());
         let mut compute = || {
-            let counts = told
-                .par_iter()
-                .enumerate()
-                .map(|(group, told)| told.clone().or_else(|| by_levels(path, metadata, group, layout)));
+            let counts = reported.par_iter().enumerate().map(|(group, reported)| {
+                reported.clone().or_else(|| by_levels(path, metadata, group, layout))
+            });
             Ok(Self(counts.collect()).encode())
         };
         let remembered = context.remembered(&key, &mut compute)?;
@@ -69,13 +71,13 @@ impl Counts {
             None => Self::decode(&compute()?),
             decoded => decoded,
         };
-        Ok(decoded.unwrap_or(Self(told)))
+        Ok(decoded.unwrap_or(Self(reported)))
     }
 
     /// The counts of rows `rows` of a row group.
     pub fn of(&self, group: usize, rows: Range<u64>) -> Option<Vec<u32>> {
         let runs = self.0.get(group)?.as_ref()?;
-        let each = runs.iter().flat_map(|run| std::iter::repeat_n(run.pictures, run.rows as usize));
+        let each = runs.iter().flat_map(|run| std::iter::repeat_n(run.images, run.rows as usize));
         let counts: Vec<u32> =
             each.skip(rows.start as usize).take((rows.end - rows.start) as usize).collect();
         (counts.len() as u64 == rows.end - rows.start).then_some(counts)
@@ -86,7 +88,7 @@ impl Counts {
         let mut numbers: Vec<u32> = Vec::new();
         for runs in &self.0 {
             numbers.push(runs.as_ref().map_or(u32::MAX, |runs| runs.len() as u32));
-            numbers.extend(runs.iter().flatten().flat_map(|run| [run.pictures, run.rows]));
+            numbers.extend(runs.iter().flatten().flat_map(|run| [run.images, run.rows]));
         }
         numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
     }
@@ -96,7 +98,7 @@ impl Counts {
         let mut numbers = numbers.iter().map(|number| u32::from_le_bytes(*number));
         let mut groups = Vec::new();
         while let Some(runs) = numbers.next() {
-            let mut run = || Some(Run { pictures: numbers.next()?, rows: numbers.next()? });
+            let mut run = || Some(Run { images: numbers.next()?, rows: numbers.next()? });
             groups.push(match runs {
                 u32::MAX => None,
                 runs => Some((0..runs).map(|_| run()).collect::<Option<_>>()?),
@@ -106,17 +108,17 @@ impl Counts {
     }
 }
 
-/// The count that all rows of a group share, told by its statistics.
+/// The count that all rows of a group share, from its statistics.
 fn same(group: &RowGroupMetaData, layout: &Layout) -> Option<Vec<Run>> {
     let rows = group.num_rows();
-    let each = |pictures| Some(vec![Run { pictures, rows: u32::try_from(rows).ok()? }]);
+    let each = |images| Some(vec![Run { images, rows: u32::try_from(rows).ok()? }]);
     let bytes = group.columns().get(layout.bytes)?;
     let is_list = bytes.column_descr().max_rep_level() > 0;
     let max_level = bytes.column_descr().max_def_level();
     if !is_list && (max_level == 0 || nulls(bytes) == Some(0)) {
         return each(1);
     }
-    // Of lists, writers do not agree on what counts as null; a histogram says which entries are pictures.
+    // Of lists, writers do not agree on what counts as null; a histogram says which entries are images.
     let there = bytes.definition_level_histogram().and_then(|levels| levels.values().last().copied());
     if is_list && bytes.num_values() == rows && there == Some(rows) {
         return each(1);
@@ -145,7 +147,7 @@ fn by_levels(file: &Path, metadata: &ParquetMetaData, group: usize, layout: &Lay
     if absent(layout.bytes)? == structs.below {
         return Some(structs.runs);
     }
-    // Where there are no paths, what has no bytes is no picture.
+    // Where there are no paths, what has no bytes is no image.
     let no_paths = absent(path)? == chunks[path].num_values();
     if no_paths { bytes().map(|found| found.runs) } else { None }
 }
@@ -160,16 +162,15 @@ struct Levels {
 }
 
 impl Levels {
-    fn push(&mut self, pictures: u32) {
+    fn push(&mut self, images: u32) {
         match self.runs.last_mut() {
-            Some(run) if run.pictures == pictures => run.rows += 1,
-            _ => self.runs.push(Run { pictures, rows: 1 }),
+            Some(run) if run.images == images => run.rows += 1,
+            _ => self.runs.push(Run { images, rows: 1 }),
         }
     }
 }
 
-/// Reads the levels of one column chunk; its values are passed over. Opens the file anew: copies of a handle share the place
-/// they read at, so threads need one each.
+/// Reads the levels of one column chunk; its values are passed over.
 fn levels(
     path: &Path,
     metadata: &ParquetMetaData,
@@ -181,7 +182,7 @@ fn levels(
         let index = metadata.page_index_for_row_group(group);
         let properties = Arc::new(ReaderProperties::builder().build());
         let row_group = metadata.row_group(group);
-        let file = Arc::new(File::open(path)?);
+        let file = Arc::new(Section::open(path)?);
         let reader = SerializedRowGroupReader::new(file, row_group, index, properties)?;
         let ColumnReader::ByteArrayColumnReader(mut column) = reader.get_column_reader(leaf)? else {
             return Err(ParquetError::General("neither text nor bytes".to_owned()));
@@ -210,15 +211,15 @@ fn passed_over(
         if rows == 0 {
             return Ok(found);
         }
-        let mut pictures = 0;
+        let mut images = 0;
         for (n, definition) in definitions.iter().enumerate() {
             if n > 0 && repetitions.get(n).is_none_or(|repetition| *repetition == 0) {
-                found.push(std::mem::take(&mut pictures));
+                found.push(std::mem::take(&mut images));
             }
-            pictures += u32::from(*definition >= level);
+            images += u32::from(*definition >= level);
             found.below += i64::from(*definition < level);
         }
-        found.push(pictures);
+        found.push(images);
         definitions.clear();
         repetitions.clear();
         values.clear();
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn counts_survive_being_stored() {
-        let runs = vec![Run { pictures: 1, rows: 3 }, Run { pictures: 0, rows: 2 }];
+        let runs = vec![Run { images: 1, rows: 3 }, Run { images: 0, rows: 2 }];
         let counts = Counts(vec![Some(runs), None, Some(vec![])]);
         assert_eq!(counts.of(0, 2..5), Some(vec![1, 0, 0]));
         assert_eq!((counts.of(0, 2..6), counts.of(1, 0..1)), (None, None));

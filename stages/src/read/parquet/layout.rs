@@ -1,8 +1,8 @@
-//! Where the pictures lie in a Parquet file's nested columns.
+//! Where the images lie in a Parquet file's nested columns.
 
 use arrow::datatypes::{DataType, Schema};
 
-/// The leaf columns of an image column whose pictures are bytes.
+/// The leaf columns of an image column whose images are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The leaf of the bytes.
@@ -81,7 +81,7 @@ mod tests {
 
     fn schema() -> Schema {
         let field = |name: &str, data_type| Field::new(name, data_type, true);
-        let picture = || {
+        let image = || {
             let fields = [
                 field("width", DataType::Int64),
                 field("bytes", DataType::Binary),
@@ -92,9 +92,9 @@ mod tests {
         let list = |item| DataType::List(field("item", item).into());
         Schema::new(vec![
             field("text", DataType::Utf8),
-            field("images", list(picture())),
+            field("images", list(image())),
             field("raw", DataType::Binary),
-            field("image", picture()),
+            field("image", image()),
             field("raws", list(DataType::Binary)),
         ])
     }

@@ -69,6 +69,51 @@ fn levels(page: &Page) -> Option<(&[u8], u64)> {
     }
 }
 
+/// How many rows begin in a data page; `None` where its first value continues the row of the page before, or its levels cannot be read.
+pub fn rows_of(page: &Page, max_level: i16) -> Option<usize> {
+    let (mut bytes, values) = levels(page)?;
+    let bits = (i16::BITS - max_level.leading_zeros()) as usize;
+    let (mut rows, mut seen) = (0, 0);
+    while seen < values {
+        let header = varint(&mut bytes)?;
+        let left = values - seen;
+        let (count, begins, starts) = if header & 1 == 0 {
+            let (level, rest) = bytes.split_at_checked(bits.div_ceil(8))?;
+            bytes = rest;
+            let count = (header >> 1).min(left);
+            let starts = level.iter().all(|byte| *byte == 0);
+            (count, if starts { count } else { 0 }, starts)
+        } else {
+            let count = (header >> 1).checked_mul(8)?.min(left);
+            let size = usize::try_from(header >> 1).ok()?.checked_mul(bits)?.min(bytes.len());
+            let (packed, rest) = bytes.split_at(size);
+            bytes = rest;
+            let (begins, starts) = packed_starts(packed, bits, usize::try_from(count).ok()?)?;
+            (count, begins, starts)
+        };
+        if seen == 0 && count > 0 && !starts {
+            return None;
+        }
+        (rows, seen) = (rows + begins, seen + count);
+    }
+    usize::try_from(rows).ok()
+}
+
+/// How many of `count` bit-packed levels are 0, and whether the first is; `None` where bytes are missing.
+fn packed_starts(packed: &[u8], bits: usize, count: usize) -> Option<(u64, bool)> {
+    let bit = |at: usize| packed.get(at / 8).map(|byte| byte >> (at % 8) & 1 == 1);
+    let (mut starts, mut first) = (0, false);
+    for n in 0..count {
+        let mut is_zero = true;
+        for at in n * bits..(n + 1) * bits {
+            is_zero &= !bit(at)?;
+        }
+        starts += u64::from(is_zero);
+        first |= n == 0 && is_zero;
+    }
+    Some((starts, first))
+}
+
 /// Counts run-length coded levels up to `enough` (Parquet's hybrid of runs and bit-packed groups of eight).
 fn count(mut bytes: &[u8], max_level: i16, enough: u64) -> u64 {
     let bits = u64::from(i16::BITS - max_level.leading_zeros());
@@ -116,5 +161,30 @@ mod tests {
         assert_eq!(count(&[0x80, 0x01, 0], 1, 99), 64, "a number of two bytes");
         assert_eq!(count(&[0xFF; 12], 1, 9), 0, "a number without an end");
         assert_eq!(count(&[(1 << 1) | 1, 0, 0], 3, 8), 8, "two bits a level");
+    }
+
+    fn page(levels: &[u8], values: u32) -> Page {
+        let buf = [&(levels.len() as u32).to_le_bytes()[..], levels].concat().into();
+        let (encoding, def_level_encoding, rep_level_encoding) =
+            (Encoding::PLAIN, Encoding::RLE, Encoding::RLE);
+        Page::DataPage {
+            buf,
+            num_values: values,
+            encoding,
+            def_level_encoding,
+            rep_level_encoding,
+            statistics: None,
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_where_levels_are_zero() {
+        // Three rows of one value, then eight levels, the lowest bit first: 0 1 0 1 0 1 0 1.
+        let both = [3 << 1, 0, (1 << 1) | 1, 0b1010_1010];
+        assert_eq!(rows_of(&page(&both, 11), 1), Some(7));
+        assert_eq!(rows_of(&page(&both, 4), 1), Some(4));
+        assert_eq!(rows_of(&page(&both[..3], 11), 1), None, "a group without its bytes");
+        assert_eq!(rows_of(&page(&[2 << 1, 1, 2 << 1, 0], 4), 1), None, "begins within a row");
+        assert_eq!(rows_of(&page(&[(1 << 1) | 1, 0b1110_0100, 0], 8), 3), Some(5), "two bits a level");
     }
 }

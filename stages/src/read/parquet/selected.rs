@@ -1,10 +1,14 @@
 //! Some row groups of a file, large dictionaries loaded once.
 //!
-//! A set that shows each picture in many rows may keep its pictures in the dictionaries of its row groups: gigabytes in a page that
+//! A set that shows each image in many rows may keep its images in the dictionaries of its row groups: gigabytes in a page that
 //! every reader of the row group has to load. Here the page is kept until the last partition that needs it has it, and binary cells
 //! are views into it instead of copies. Nested columns go through [`WholeLevels`].
+//!
+//! A page is kept for all files of a source together: what each file kept for itself would add up over a thousand files.
 
 use super::levels::WholeLevels;
+use super::page_rows::{self, Counted, PageRows};
+use crate::read::section::Section;
 use arrow::datatypes::{DataType, Field, Fields};
 use llavm_pipeline::stage::Digest;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection};
@@ -13,7 +17,6 @@ use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::Result;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
-use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes in the file from which on a dictionary is kept.
@@ -58,7 +61,7 @@ impl Dictionaries {
         &self,
         group: Group,
         leaf: usize,
-        pages: &mut SerializedPageReader<File>,
+        pages: &mut SerializedPageReader<Section>,
     ) -> Result<Option<Page>> {
         if group.partitions < 2 {
             return pages.get_next_page();
@@ -103,10 +106,13 @@ pub fn is_large(chunk: &ColumnChunkMetaData) -> bool {
 
 /// Some row groups of a file.
 pub struct Selected {
-    pub file: Arc<File>,
+    pub file: Arc<Section>,
     pub metadata: Arc<ParquetMetaData>,
     pub groups: Vec<Group>,
     pub dictionaries: Arc<Dictionaries>,
+    pub page_rows: Arc<PageRows>,
+    /// Whether rows of the first group are passed over before the first that is wanted.
+    pub skips: bool,
     /// Whether binary cells are views into pages instead of copies: views keep whole pages in memory.
     pub as_views: bool,
 }
@@ -147,7 +153,8 @@ impl RowGroups for Selected {
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>> {
         let (file, metadata) = (Arc::clone(&self.file), Arc::clone(&self.metadata));
         let (groups, dictionaries) = (self.groups.clone().into_iter(), Arc::clone(&self.dictionaries));
-        Ok(Box::new(Chunks { file, metadata, groups, leaf, dictionaries }))
+        let (page_rows, skips) = (Arc::clone(&self.page_rows), self.skips);
+        Ok(Box::new(Chunks { file, metadata, groups, leaf, dictionaries, page_rows, skips }))
     }
 
     fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
@@ -161,15 +168,37 @@ impl RowGroups for Selected {
 
 /// The chunks of one leaf column, one for each group.
 struct Chunks {
-    file: Arc<File>,
+    file: Arc<Section>,
     metadata: Arc<ParquetMetaData>,
     groups: std::vec::IntoIter<Group>,
     leaf: usize,
     dictionaries: Arc<Dictionaries>,
+    page_rows: Arc<PageRows>,
+    skips: bool,
 }
 
 impl Chunks {
-    fn pages(&self, group: Group) -> Result<Box<dyn PageReader>> {
+    /// The rows of the pages of a nested column that has no index of its pages; `None` where nothing is passed over.
+    fn counted(&mut self, group: Group, max_level: i16) -> Option<Arc<[usize]>> {
+        if !std::mem::take(&mut self.skips) || max_level == 0 {
+            return None;
+        }
+        self.page_rows.of(group.index, self.leaf, || {
+            let rows = self.metadata.row_group(group.index);
+            let count = usize::try_from(rows.num_rows()).unwrap_or(0);
+            let chunk = rows.column(self.leaf);
+            // What cannot be read is told where it is read for its values.
+            let mut pages = SerializedPageReader::new(Arc::clone(&self.file), chunk, count, None).ok()?;
+            page_rows::count(&mut pages, max_level).ok()?
+        })
+    }
+
+    fn pages(&mut self, group: Group) -> Result<Box<dyn PageReader>> {
+        let max_level = self.metadata.row_group(group.index).column(self.leaf).column_descr().max_rep_level();
+        let has_index = self.metadata.page_index().is_some_and(|index| {
+            index.page_locations(group.index, self.leaf).is_some_and(|pages| !pages.is_empty())
+        });
+        let counted = if has_index { None } else { self.counted(group, max_level) };
         let rows = self.metadata.row_group(group.index);
         let chunk = rows.column(self.leaf);
         let index = self.metadata.page_index();
@@ -177,15 +206,24 @@ impl Chunks {
         let count = usize::try_from(rows.num_rows()).unwrap_or(0);
         let inner = SerializedPageReader::new(Arc::clone(&self.file), chunk, count, pages)?;
         let (leaf, dictionaries) = (self.leaf, Arc::clone(&self.dictionaries));
-        let max_level = chunk.column_descr().max_rep_level();
-        Ok(match (is_large(chunk), max_level > 0) {
-            (false, false) => Box::new(inner),
-            (false, true) => Box::new(WholeLevels::of(inner, max_level)),
-            (true, nested) => {
-                let pages = Pages { inner, group, leaf, dictionaries, at_dictionary: true };
-                if nested { Box::new(WholeLevels::of(pages, max_level)) } else { Box::new(pages) }
-            }
+        Ok(if is_large(chunk) {
+            boxed(Pages { inner, group, leaf, dictionaries, at_dictionary: true }, counted, max_level)
+        } else {
+            boxed(inner, counted, max_level)
         })
+    }
+}
+
+/// Pages with what their column needs.
+fn boxed(
+    pages: impl PageReader + 'static,
+    counted: Option<Arc<[usize]>>,
+    max_level: i16,
+) -> Box<dyn PageReader> {
+    match (counted, max_level) {
+        (_, 0) => Box::new(pages),
+        (Some(rows), _) => Box::new(WholeLevels::of(Counted::new(pages, rows), max_level)),
+        (None, _) => Box::new(WholeLevels::of(pages, max_level)),
     }
 }
 
@@ -202,7 +240,7 @@ impl PageIterator for Chunks {}
 
 /// The pages of a chunk, the first of which is a dictionary that may have been kept.
 struct Pages {
-    inner: SerializedPageReader<File>,
+    inner: SerializedPageReader<Section>,
     group: Group,
     leaf: usize,
     dictionaries: Arc<Dictionaries>,

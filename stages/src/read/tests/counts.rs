@@ -1,8 +1,8 @@
-//! `n_images`, found without the bytes of the pictures, and digests that do not follow them.
+//! `n_images`, found without the bytes of the images, and digests that do not follow them.
 
-use super::parquet::{cc3m_columns, parquet_bytes_with, structs, texts, with_ruined_pictures};
+use super::parquet::{cc3m_columns, parquet_bytes_with, structs, texts, with_ruined_images};
 use super::webdataset::tar;
-use super::{Files, picture};
+use super::{Files, image};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, LargeListArray, ListArray, StringArray, StructArray,
 };
@@ -24,7 +24,7 @@ fn counts(source: &dyn Source) -> Vec<Option<u32>> {
     batches.flat_map(|batch| count(batch.unwrap())).collect()
 }
 
-/// How many pictures `images` holds.
+/// How many images `images` holds.
 fn lengths(source: &dyn Source) -> Vec<Option<u32>> {
     let rows = super::all_rows(source, &["images"]);
     rows.iter().map(|row| row.images.as_ref().map(|images| images.len() as u32)).collect()
@@ -41,13 +41,13 @@ fn nullable(structs: &StructArray, valid: Vec<bool>) -> ArrayRef {
     Arc::new(StructArray::new(fields, columns, Some(NullBuffer::from(valid))))
 }
 
-/// Image columns of [`ROWS`] rows with pictures that begin with `first`: all there, none there, mixed.
+/// Image columns of [`ROWS`] rows with images that begin with `first`: all there, none there, mixed.
 fn layouts(first: u8) -> Vec<(&'static str, ArrayRef)> {
-    let picture = |n: u8| picture(first + n);
-    let some: Vec<Vec<u8>> = (0..ROWS as u8).map(picture).collect();
-    let all: Vec<Option<&[u8]>> = some.iter().map(|picture| Some(picture.as_slice())).collect();
+    let image = |n: u8| image(first + n);
+    let some: Vec<Vec<u8>> = (0..ROWS as u8).map(image).collect();
+    let all: Vec<Option<&[u8]>> = some.iter().map(|image| Some(image.as_slice())).collect();
     let mixed: Vec<Option<&[u8]>> =
-        all.iter().enumerate().map(|(n, picture)| picture.filter(|_| n % 3 != 1)).collect();
+        all.iter().enumerate().map(|(n, image)| image.filter(|_| n % 3 != 1)).collect();
     let there: Vec<bool> = mixed.iter().map(Option::is_some).collect();
     let with_path = |cells: &[Option<&[u8]>], path: Option<&'static str>| {
         structs(&cells.iter().map(|cell| (*cell, path)).collect::<Vec<_>>())
@@ -82,11 +82,11 @@ fn layouts(first: u8) -> Vec<(&'static str, ArrayRef)> {
     ]
 }
 
-/// A folder with the pictures that paths may name.
+/// A folder with the images that paths may name.
 fn files() -> Files {
     let files = Files::new();
-    files.write("images/there.jpg", picture(1));
-    files.write("images/was.jpg", picture(1));
+    files.write("images/there.jpg", image(1));
+    files.write("images/was.jpg", image(1));
     files
 }
 
@@ -106,7 +106,7 @@ const STATISTICS: [EnabledStatistics; 3] =
     [EnabledStatistics::None, EnabledStatistics::Chunk, EnabledStatistics::Page];
 
 #[test]
-fn counts_without_the_bytes_equal_those_of_the_pictures() {
+fn counts_without_the_bytes_equal_those_of_the_images() {
     let files = files();
     for (name, cell) in layouts(0) {
         for statistics in STATISTICS {
@@ -135,7 +135,7 @@ fn a_field_of_a_struct_is_counted_as_it_is_read() {
     }
 }
 
-/// Digests of the text branch, of the pictures, and of the counts alone.
+/// Digests of the text branch, of the images, and of the counts alone.
 fn digests(source: &dyn Source) -> Vec<[Digest; 3]> {
     let of = |n| {
         [["messages", "n_images"].as_slice(), &["images"], &["n_images"]]
@@ -145,7 +145,7 @@ fn digests(source: &dyn Source) -> Vec<[Digest; 3]> {
 }
 
 #[test]
-fn other_pictures_in_a_parquet_file_leave_the_digests_of_the_text_as_they_were() {
+fn other_images_in_a_parquet_file_leave_the_digests_of_the_text_as_they_were() {
     let files = files();
     for statistics in STATISTICS {
         for ((name, cell), (_, other)) in layouts(0).into_iter().zip(layouts(100)) {
@@ -166,7 +166,7 @@ fn other_pictures_in_a_parquet_file_leave_the_digests_of_the_text_as_they_were()
 }
 
 #[test]
-fn other_words_in_a_parquet_file_leave_the_digests_of_the_pictures_as_they_were() {
+fn other_words_in_a_parquet_file_leave_the_digests_of_the_images_as_they_were() {
     let files = files();
     let cells = layouts(0).swap_remove(0).1;
     let mut found = ["a", "b"].map(|answer| {
@@ -181,14 +181,14 @@ fn other_words_in_a_parquet_file_leave_the_digests_of_the_pictures_as_they_were(
 }
 
 #[test]
-fn pictures_that_cannot_be_read_are_counted_by_the_statistics() {
+fn images_that_cannot_be_read_are_counted_by_the_statistics() {
     let files = Files::new();
-    let pictures: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..100).map(picture)));
-    let columns = vec![("image", pictures), ("input", texts("q", 100)), ("output", texts("a", 100))];
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..100).map(image)));
+    let columns = vec![("image", images), ("input", texts("q", 100)), ("output", texts("a", 100))];
     let mut bytes = parquet_bytes_with(columns, 100, EnabledStatistics::Chunk);
-    // The statistics, in the footer, hold pictures too.
+    // The statistics, in the footer, hold images too.
     let behind = bytes.split_off(bytes.len() / 2);
-    files.write("train.parquet", [with_ruined_pictures(bytes), behind].concat());
+    files.write("train.parquet", [with_ruined_images(bytes), behind].concat());
     let source = files.open("train.parquet", cc3m_columns());
     assert_eq!(counts(source.as_ref()), [Some(1); 100]);
     assert!(lengths(source.as_ref()).contains(&None));
@@ -207,7 +207,7 @@ fn a_where_clause_and_a_limit_keep_counts_at_their_rows() {
 }
 
 #[test]
-fn other_pictures_in_a_tar_leave_the_digests_of_the_text_as_they_were() {
+fn other_images_in_a_tar_leave_the_digests_of_the_text_as_they_were() {
     let files = Files::new();
     let params = json!({"columns": {"prompt": "q", "answer": "txt"}, "partition_rows": 1});
     let digests_of = |first: &[u8], text: &[u8]| {
@@ -219,18 +219,18 @@ fn other_pictures_in_a_tar_leave_the_digests_of_the_text_as_they_were() {
         assert_eq!(counts(source.as_ref()), lengths(source.as_ref()));
         digests(source.as_ref()).swap_remove(0)
     };
-    let before = digests_of(&picture(1), b"zero");
-    let other_picture = digests_of(&[picture(2), picture(3)].concat().repeat(60), b"zero");
-    let other_text = digests_of(&picture(1), b"null");
-    assert_eq!(before[0], other_picture[0]);
-    assert_ne!(before[1], other_picture[1]);
+    let before = digests_of(&image(1), b"zero");
+    let other_image = digests_of(&[image(2), image(3)].concat().repeat(60), b"zero");
+    let other_text = digests_of(&image(1), b"null");
+    assert_eq!(before[0], other_image[0]);
+    assert_ne!(before[1], other_image[1]);
     assert_ne!(before[0], other_text[0]);
 }
 
 #[test]
 fn text_cells_are_counted_as_they_are_read() {
     let files = Files::new();
-    files.write("images/a.jpg", picture(1));
+    files.write("images/a.jpg", image(1));
     let cells = ["a.jpg", "", "https://example.org/a.jpg", "gone.jpg", "data:image/png;base64,%%%", "a.jpg"];
     write(&files, Arc::new(StringArray::from(cells.to_vec())), EnabledStatistics::Chunk);
     let source = files.open("train.parquet", params());

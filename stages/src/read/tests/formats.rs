@@ -1,7 +1,9 @@
 //! All formats beside each other, JSON arrays and CSV.
 
-use super::{Files, Row, all_rows, picture, turns};
+use super::{Files, Row, all_rows, image, turns};
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parquet::arrow::ArrowWriter;
@@ -18,11 +20,11 @@ fn params() -> serde_json::Value {
 }
 
 fn cells(row: usize) -> [String; 3] {
-    [STANDARD.encode(picture(row as u8)), PROMPTS[row].to_owned(), ANSWERS[row].to_owned()]
+    [STANDARD.encode(image(row as u8)), PROMPTS[row].to_owned(), ANSWERS[row].to_owned()]
 }
 
 fn as_parquet() -> Vec<u8> {
-    let image: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..4).map(picture)));
+    let image: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..4).map(image)));
     let [prompts, answers] =
         [PROMPTS, ANSWERS].map(|texts| Arc::new(StringArray::from(texts.to_vec())) as ArrayRef);
     let batch = RecordBatch::try_from_iter(COLUMNS.into_iter().zip([image, prompts, answers])).unwrap();
@@ -48,7 +50,7 @@ fn as_csv() -> Vec<u8> {
 fn as_tar() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for row in 0..4_usize {
-        let members = [("jpg", picture(row as u8)), ("q", PROMPTS[row].into()), ("a", ANSWERS[row].into())];
+        let members = [("jpg", image(row as u8)), ("q", PROMPTS[row].into()), ("a", ANSWERS[row].into())];
         for (extension, bytes) in members {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
@@ -72,7 +74,7 @@ fn the_same_rows_come_from_parquet_jsonl_json_csv_and_webdataset() {
     files.write("rows.tar", as_tar());
     let expected: Vec<_> = (0..4)
         .map(|row| Row {
-            images: Some(vec![picture(row as u8)]),
+            images: Some(vec![image(row as u8)]),
             messages: turns(PROMPTS[row], ANSWERS[row]),
             ..Row::default()
         })
@@ -101,17 +103,17 @@ fn a_truncated_json_array_loses_only_the_row_it_ends_in() {
 #[test]
 fn what_is_no_array_says_what_it_is() {
     let files = Files::new();
-    for (text, told) in [
+    for (text, reported) in [
         (
             "{\n \"data\": []\n}",
             "the file is one JSON object, expected an array of rows or one object per line",
         ),
-        ("<html>", "no JSON: it begins with `<html>`"),
-        ("", "the file is empty, expected a JSON array of rows"),
+        ("hello", "no JSON: it begins with `hello`"),
+        ("", "the file is empty: download it again"),
     ] {
         files.write("rows.json", text);
         let rows = files.rows("rows.json", json!({}));
-        assert_eq!(rows[0].reject, Some(format!("read/bad-file: rows.json: {told}")));
+        assert_eq!(rows[0].reject, Some(format!("read/bad-file: rows.json: {reported}")));
     }
 }
 
@@ -126,7 +128,10 @@ fn csv_rows_may_span_lines_and_a_short_row_is_named() {
     assert_eq!(rows[0].messages, turns("two\nlines", "a"));
     assert_eq!(rows[1].reject.as_deref(), Some("read/bad-row: line 5: 2 fields, expected 3"));
     assert_eq!(rows[2].messages, turns("last", "b"));
-    assert_eq!(rows[3].reject.as_deref(), Some("read/bad-row: line 7: a quoted field is never closed"));
+    assert_eq!(
+        rows[3].reject.as_deref(),
+        Some("read/bad-file: line 7: a quoted field is never closed, so that it takes all lines behind it")
+    );
     let numbers = files.rows("rows.csv", json!({"where": "n > 1"}));
     let fine: Vec<_> =
         numbers.iter().filter(|row| row.reject.is_none()).map(|row| row.id.as_deref().unwrap()).collect();
@@ -225,5 +230,26 @@ mod foreign_bytes {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn compressed_feather_reads_as_plain() {
+    let texts = |text: &str| Arc::new(StringArray::from_iter_values((0..300).map(|n| format!("{text}{n}"))));
+    let batch =
+        RecordBatch::try_from_iter([("prompt", texts("q") as ArrayRef), ("answer", texts("a") as ArrayRef)]);
+    let batch = batch.unwrap();
+    let files = Files::new();
+    for (name, compression) in
+        [("plain", None), ("lz4", Some(CompressionType::LZ4_FRAME)), ("zstd", Some(CompressionType::ZSTD))]
+    {
+        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        let name = format!("{name}.feather");
+        files.write(&name, writer.into_inner().unwrap());
+        let rows = files.rows(&name, json!({}));
+        assert_eq!(rows.len(), 300, "{name}: {:?}", rows.first().map(|row| &row.reject));
+        assert_eq!(rows[299].messages, turns("q299", "a299"), "{name}");
     }
 }

@@ -1,6 +1,6 @@
 //! JSON Lines.
 
-use super::{ALL, Files, all_rows, picture, rows_of, turns};
+use super::{ALL, Files, all_rows, image, rows_of, turns};
 use serde_json::json;
 
 fn line(number: usize) -> String {
@@ -34,9 +34,9 @@ fn a_broken_line_costs_its_row_and_names_its_line() {
     insta::assert_snapshot!(rejects.join("\n"), @r"
     fine
     read/bad-json: line 3: not UTF-8: invalid utf-8 sequence of 1 bytes from index 15
-    read/bad-json: line 4: invalid type: sequence, expected a JSON object at line 1 column 0
+    read/bad-json: line 4: a JSON array, expected an object
     fine
-    read/bad-json: line 6: EOF while parsing a string at line 1 column 15
+    read/bad-file: line 6: EOF while parsing a string at line 1 column 15; the file ends in this row, without a line end: it was cut short
     ");
     let ids: Vec<_> = rows.iter().map(|row| row.id.as_deref().unwrap()).collect();
     assert_eq!(ids, ["rows.jsonl#0", "rows.jsonl#1", "rows.jsonl#2", "rows.jsonl#3", "rows.jsonl#4"]);
@@ -69,18 +69,18 @@ fn partitions_never_cross_files_and_appending_keeps_full_ones() {
 }
 
 #[test]
-fn text_does_not_depend_on_picture_files_but_pictures_do() {
+fn text_does_not_depend_on_image_files_but_images_do() {
     let files = Files::new();
     files.write("rows.jsonl", r#"{"prompt": "q", "answer": "a", "image": "x.jpg"}"#);
-    files.write("images/x.jpg", picture(1));
+    files.write("images/x.jpg", image(1));
     let open = || files.open("rows.jsonl", json!({"images": "images"}));
     let digests = || {
         let source = open();
         [["messages"], ["images"]].map(|columns| source.digest(0, &columns).unwrap())
     };
     let before = digests();
-    assert_eq!(all_rows(open().as_ref(), &ALL)[0].images, Some(vec![picture(1)]));
-    files.write("images/x.jpg", picture(2));
+    assert_eq!(all_rows(open().as_ref(), &ALL)[0].images, Some(vec![image(1)]));
+    files.write("images/x.jpg", image(2));
     let after = digests();
     assert_eq!(before[0], after[0]);
     assert_ne!(before[1], after[1]);
@@ -99,14 +99,14 @@ fn text_does_not_depend_on_picture_files_but_pictures_do() {
 #[test]
 fn a_path_never_leaves_the_images_folder() {
     let files = Files::new();
-    files.write("secret.jpg", picture(9));
+    files.write("secret.jpg", image(9));
     let outside = files.path("secret.jpg").display().to_string();
     let row = |image: &str| json!({"prompt": "q", "answer": "a", "image": image}).to_string();
     files.write(
         "rows.jsonl",
         [row("../secret.jpg"), row("./../images/../secret.jpg"), row(&outside)].join("\n"),
     );
-    files.write("images/x.jpg", picture(1));
+    files.write("images/x.jpg", image(1));
     let rows = files.rows("rows.jsonl", json!({"images": "images"}));
     assert!(
         rows.iter().all(|row| row.code() == Some("read/missing-image") && row.images.is_none()),
@@ -184,7 +184,7 @@ fn chats_and(field: &str) -> String {
 #[test]
 fn a_column_that_one_row_alone_has_is_found() {
     let files = Files::new();
-    files.write("images/a.jpg", picture(1));
+    files.write("images/a.jpg", image(1));
     files.write("usual.jsonl", chats_and(r#""image": "a.jpg""#));
     files.write("named.jsonl", chats_and(r#""photo": {"path": "a.jpg"}, "tag": 7"#));
     for (file, columns) in [

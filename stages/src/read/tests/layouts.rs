@@ -1,6 +1,6 @@
-//! Pictures by name, lists of captions, stated and detected languages.
+//! Images by name, lists of captions, stated and detected languages.
 
-use super::{Files, Row, all_rows, picture, rows_of, turns};
+use super::{Files, Row, all_rows, image, rows_of, turns};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use llavm_pipeline::stage::{BATCH_ROWS, Source};
@@ -11,9 +11,9 @@ fn ids(rows: &[Row]) -> Vec<&str> {
 }
 
 #[test]
-fn each_caption_is_a_row_with_the_same_picture() {
+fn each_caption_is_a_row_with_the_same_image() {
     let files = Files::new();
-    files.write("images/a.jpg", picture(1));
+    files.write("images/a.jpg", image(1));
     let lines = [
         r#"{"image": "a.jpg", "answer": ["一", "二"]}"#,
         r#"{"image": "a.jpg", "answer": "三"}"#,
@@ -36,10 +36,10 @@ fn each_caption_is_a_row_with_the_same_picture() {
 }
 
 #[test]
-fn a_drawn_instruction_needs_a_picture_and_a_question_of_its_own_does_not() {
+fn a_drawn_instruction_needs_an_image_and_a_question_of_its_own_does_not() {
     let files = Files::new();
-    let params = json!({"images": "images", "prompts": ["Describe the picture."]});
-    files.write("images/a.jpg", picture(1));
+    let params = json!({"images": "images", "prompts": ["Describe the image."]});
+    files.write("images/a.jpg", image(1));
     files.write("captions.jsonl", "{\"image\": \"a.jpg\", \"answer\": \"a cat\"}\n{\"answer\": \"a dog\"}\n");
     let source = files.open("captions.jsonl", params.clone());
     for columns in [&super::ALL[..], &["n_images"], &["images"]] {
@@ -78,7 +78,7 @@ fn exploded_rows_are_the_same_whatever_is_asked_for() {
 }
 
 #[test]
-fn a_column_to_explode_that_is_not_there_is_told() {
+fn a_column_to_explode_that_is_not_there_is_reported() {
     let files = Files::new();
     files.write("rows.jsonl", r#"{"captions": ["a"], "answer": "b"}"#);
     let error = files.error("rows.jsonl", json!({"explode": "caption", "prompts": ["?"]}));
@@ -86,12 +86,12 @@ fn a_column_to_explode_that_is_not_there_is_told() {
 }
 
 #[test]
-fn pictures_are_found_by_name_in_folders_and_tables_in_turn() {
+fn images_are_found_by_name_in_folders_and_tables_in_turn() {
     let files = Files::new();
-    files.write("one/7.jpg", picture(7));
-    files.write("two/7.jpg", picture(70));
-    files.write("two/8.jpg", picture(8));
-    files.write("imgs.tsv", format!("9.jpg\t{}\n", STANDARD.encode(picture(9))));
+    files.write("one/7.jpg", image(7));
+    files.write("two/7.jpg", image(70));
+    files.write("two/8.jpg", image(8));
+    files.write("imgs.tsv", format!("9.jpg\t{}\n", STANDARD.encode(image(9))));
     files.write("rows.tsv", "7#0\tseven\n8#1\teight\n9\tnine\n10\tten\n");
     let places: Vec<_> = ["one", "two", "imgs.tsv"].map(|name| files.path(name)).into();
     let params = json!({"format": "tsv", "header": false, "image_name": "{}.jpg", "prompts": ["?"],
@@ -103,19 +103,19 @@ fn pictures_are_found_by_name_in_folders_and_tables_in_turn() {
     };
     let rows = all_rows(open().as_ref(), &super::ALL);
     assert_eq!(ids(&rows), ["7#0", "8#1", "9", "10"]);
-    assert_eq!([0, 1, 2].map(|row| rows[row].images.clone()), [7, 8, 9].map(|n| Some(vec![picture(n)])));
+    assert_eq!([0, 1, 2].map(|row| rows[row].images.clone()), [7, 8, 9].map(|n| Some(vec![image(n)])));
     assert_eq!(rows[3].reject.as_deref(), Some("read/missing-image: `10.jpg` is not in `images`"));
 
     let digest = |source: Box<dyn Source>| source.digest(0, &["images"]).unwrap();
     let before = digest(open());
-    files.write("two/7.jpg", picture(71));
+    files.write("two/7.jpg", image(71));
     assert_eq!(digest(open()), before, "the first folder has that name");
-    files.write("two/8.jpg", picture(80));
+    files.write("two/8.jpg", image(80));
     assert_ne!(digest(open()), before);
 }
 
 #[test]
-fn a_picture_of_eight_black_pixels_is_none_when_dropped() {
+fn an_image_of_eight_black_pixels_is_none_when_dropped() {
     let mut black = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(8, 8).write_to(&mut black, image::ImageFormat::Png).unwrap();
     let row = json!({"prompt": "q", "answer": "a", "image": STANDARD.encode(black.into_inner())});
@@ -152,12 +152,12 @@ fn a_language_is_the_columns_the_stated_or_that_of_the_conversation() {
 fn a_rejected_row_still_says_where_it_comes_from() {
     let files = Files::new();
     files.write("rows.jsonl", "{\"prompt\": \"q\", \"answer\": null, \"set\": \"own\"}\n{broken\n");
-    let told = |params| {
+    let reported = |params| {
         let row = |row: Row| (row.source, row.language, row.reject.is_some());
         files.rows("rows.jsonl", params).into_iter().map(row).collect::<Vec<_>>()
     };
     let some = |text: &str| Some(text.to_owned());
     let params = json!({"source": "mine", "language": "zh", "columns": {"source": "set"}});
-    assert_eq!(told(params), [(some("own"), some("zh"), true), (some("mine"), some("zh"), true)]);
-    assert_eq!(told(json!({"language": "detect"})), [(None, None, true), (None, None, true)]);
+    assert_eq!(reported(params), [(some("own"), some("zh"), true), (some("mine"), some("zh"), true)]);
+    assert_eq!(reported(json!({"language": "detect"})), [(None, None, true), (None, None, true)]);
 }

@@ -4,6 +4,7 @@ mod counts;
 mod formats;
 mod jsonl;
 mod layouts;
+mod odd;
 mod parquet;
 mod webdataset;
 mod zip;
@@ -11,25 +12,51 @@ mod zip;
 use super::Read;
 use arrow::array::{Array, AsArray, RecordBatch};
 use llavm_pipeline::StageError;
-use llavm_pipeline::stage::{Digest, OpenContext, Source, SourceStage};
+use llavm_pipeline::stage::{Digest, Memory, OpenContext, Source, SourceStage};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 /// All columns of `read`.
 pub const ALL: [&str; 6] = ["id", "images", "n_images", "messages", "language", "source"];
 
 /// The smallest JPEG-like bytes; `read` never looks inside.
-pub fn picture(number: u8) -> Vec<u8> {
+pub fn image(number: u8) -> Vec<u8> {
     vec![0xff, 0xd8, 0xff, 0xe0, number, b'J', b'F', b'I', b'F', number]
+}
+
+/// Remembers values, and of which it was asked.
+#[derive(Default)]
+pub struct Kept(Mutex<HashMap<String, Vec<u8>>>);
+
+impl Kept {
+    /// How many values there are whose key begins so.
+    pub fn count(&self, key: &str) -> usize {
+        self.0.lock().unwrap().keys().filter(|known| known.starts_with(key)).count()
+    }
+}
+
+impl Memory for Kept {
+    fn remembered(
+        &self,
+        key: &str,
+        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
+    ) -> Result<Vec<u8>, StageError> {
+        if let Some(value) = self.0.lock().unwrap().get(key) {
+            return Ok(value.clone());
+        }
+        let value = compute()?;
+        self.0.lock().unwrap().insert(key.to_owned(), value.clone());
+        Ok(value)
+    }
 }
 
 /// Digests files anew each time; remembers in memory.
 #[derive(Default)]
 pub struct Context {
-    remembered: Mutex<HashMap<String, Vec<u8>>>,
+    pub kept: Arc<Kept>,
 }
 
 impl OpenContext for Context {
@@ -51,12 +78,11 @@ impl OpenContext for Context {
         key: &str,
         compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
     ) -> Result<Vec<u8>, StageError> {
-        if let Some(value) = self.remembered.lock().unwrap().get(key) {
-            return Ok(value.clone());
-        }
-        let value = compute()?;
-        self.remembered.lock().unwrap().insert(key.to_owned(), value.clone());
-        Ok(value)
+        self.kept.remembered(key, compute)
+    }
+
+    fn memory(&self) -> Arc<dyn Memory> {
+        Arc::clone(&self.kept) as Arc<dyn Memory>
     }
 
     fn seed(&self) -> u64 {
@@ -132,8 +158,7 @@ pub fn all_rows(source: &dyn Source, columns: &[&str]) -> Vec<Row> {
 
 pub fn rows_of(source: &dyn Source, partition: usize, columns: &[&str]) -> Vec<Row> {
     let batches: Vec<_> = source.batches(partition, columns).unwrap().map(Result::unwrap).collect();
-    let full = |batch: &RecordBatch| batch.num_rows() == llavm_pipeline::stage::BATCH_ROWS;
-    assert!(batches.iter().rev().skip(1).all(full), "only the last batch may be short");
+    assert!(batches.iter().all(|batch| (1..=llavm_pipeline::stage::BATCH_ROWS).contains(&batch.num_rows())));
     batches.iter().flat_map(batch_rows).collect()
 }
 
@@ -163,8 +188,8 @@ fn batch_rows(batch: &RecordBatch) -> Vec<Row> {
 fn images(batch: &RecordBatch, row: usize) -> Option<Vec<Vec<u8>>> {
     let column = batch.column_by_name("images")?.as_list::<i32>();
     column.is_valid(row).then(|| {
-        let pictures = column.value(row);
-        pictures.as_binary::<i32>().iter().map(|picture| picture.unwrap().to_vec()).collect()
+        let images = column.value(row);
+        images.as_binary::<i32>().iter().map(|image| image.unwrap().to_vec()).collect()
     })
 }
 

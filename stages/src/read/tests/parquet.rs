@@ -2,7 +2,7 @@
 
 use super::super::parquet::{Dictionaries, Parquet};
 use super::super::raw::{RawFile, Request};
-use super::{ALL, Context, Files, all_rows, picture, rows_of, turns};
+use super::{ALL, Context, Files, all_rows, image, rows_of, turns};
 use arrow::array::{
     ArrayRef, BinaryArray, Int64Array, LargeBinaryArray, LargeListArray, LargeStringArray, ListArray,
     RecordBatch, StringArray, StructArray,
@@ -48,12 +48,12 @@ pub fn texts(prefix: &str, rows: usize) -> ArrayRef {
     Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{prefix}{row}"))))
 }
 
-fn pictures(rows: usize) -> ArrayRef {
-    Arc::new(BinaryArray::from_iter_values((0..rows).map(|row| picture(row as u8))))
+fn images(rows: usize) -> ArrayRef {
+    Arc::new(BinaryArray::from_iter_values((0..rows).map(|row| image(row as u8))))
 }
 
 fn cc3m(rows: usize, group_rows: usize) -> Vec<u8> {
-    let columns = vec![("image", pictures(rows)), ("input", texts("q", rows)), ("output", texts("a", rows))];
+    let columns = vec![("image", images(rows)), ("input", texts("q", rows)), ("output", texts("a", rows))];
     parquet_bytes(columns, group_rows)
 }
 
@@ -81,16 +81,16 @@ fn rows_come_in_order_across_partitions_and_row_groups() {
     assert_eq!(rows.len(), 333);
     for (number, row) in rows.iter().enumerate() {
         assert_eq!(row.id, Some(format!("train.parquet#{number}")));
-        assert_eq!(row.images, Some(vec![picture(number as u8)]));
+        assert_eq!(row.images, Some(vec![image(number as u8)]));
         assert_eq!(row.messages, turns(&format!("q{number}"), &format!("a{number}")));
         assert_eq!(row.reject, None);
     }
 }
 
 #[test]
-fn every_image_layout_gives_the_same_pictures() {
+fn every_image_layout_gives_the_same_images() {
     let files = Files::new();
-    let one = picture(1);
+    let one = image(1);
     let cells: [ArrayRef; 6] = [
         Arc::new(BinaryArray::from(vec![Some(one.as_slice()), None])),
         Arc::new(LargeBinaryArray::from(vec![Some(one.as_slice()), None])),
@@ -139,13 +139,13 @@ impl IntoDataType for arrow::datatypes::Fields {
     }
 }
 
-/// Overwrites all pictures of the file, wherever they are on the disk.
-pub fn with_ruined_pictures(mut bytes: Vec<u8>) -> Vec<u8> {
+/// Overwrites all images of the file, wherever they are on the disk.
+pub fn with_ruined_images(mut bytes: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     let mark = [0xff, 0xd8, 0xff, 0xe0];
     while let Some(found) = bytes[at..].windows(4).position(|window| window == mark) {
         at += found;
-        // The page header that precedes the first picture of each page goes too.
+        // The page header that precedes the first image of each page goes too.
         let from = at.saturating_sub(24);
         bytes[from..at + 4].fill(0xee);
         at += 4;
@@ -154,15 +154,15 @@ pub fn with_ruined_pictures(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn the_text_branch_never_touches_pictures() {
+fn the_text_branch_never_touches_images() {
     let files = Files::new();
-    files.write("train.parquet", with_ruined_pictures(cc3m(100, 100)));
+    files.write("train.parquet", with_ruined_images(cc3m(100, 100)));
     let source = files.open("train.parquet", cc3m_columns());
     let rows = rows_of(source.as_ref(), 0, &["id", "messages"]);
     assert_eq!(rows.len(), 100);
     assert!(rows.iter().all(|row| row.reject.is_none() && row.messages.is_some()));
-    let pictures = rows_of(source.as_ref(), 0, &["images"]);
-    assert!(pictures.iter().any(|row| row.code() == Some("read/corrupt-page")), "{pictures:?}");
+    let images = rows_of(source.as_ref(), 0, &["images"]);
+    assert!(images.iter().any(|row| row.code() == Some("read/corrupt-page")), "{images:?}");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn where_keeps_the_rows_sql_would_and_skips_the_others_in_every_column() {
     let files = Files::new();
     let scores = Arc::new(Int64Array::from_iter((0..300).map(|row| (row % 7 != 0).then_some(row))));
     let columns = vec![
-        ("image", pictures(300)),
+        ("image", images(300)),
         ("input", texts("q", 300)),
         ("output", texts("a", 300)),
         ("score", scores as ArrayRef),
@@ -240,7 +240,7 @@ fn where_keeps_the_rows_sql_would_and_skips_the_others_in_every_column() {
     let ids: Vec<_> = rows.iter().map(|row| row.id.clone().unwrap()).collect();
     assert_eq!(ids, expected.iter().map(|row| format!("train.parquet#{row}")).collect::<Vec<_>>());
     for (row, number) in rows.iter().zip(&expected) {
-        assert_eq!(row.images, Some(vec![picture(*number as u8)]));
+        assert_eq!(row.images, Some(vec![image(*number as u8)]));
         assert_eq!(row.messages, turns(&format!("q{number}"), &format!("a{number}")));
     }
     assert_eq!(all_rows(source.as_ref(), &["images"]).len(), expected.len());
@@ -275,7 +275,7 @@ fn a_wrong_column_name_lists_columns_and_types() {
 fn one_file_with_other_columns_is_named() {
     let files = Files::new();
     files.write("a.parquet", cc3m(1, 1));
-    files.write("b.parquet", parquet_bytes(vec![("image", pictures(1)), ("input", texts("q", 1))], 1));
+    files.write("b.parquet", parquet_bytes(vec![("image", images(1)), ("input", texts("q", 1))], 1));
     let error = files.error("*.parquet", cc3m_columns());
     assert!(error.to_string().starts_with("b.parquet has no column `output`."), "{error}");
 }
@@ -288,7 +288,7 @@ fn null_cells_reject_or_stay_null() {
     let prompts: ArrayRef =
         Arc::new(StringArray::from(vec![Some("这是什么？\n<image>"), Some("q"), Some("q"), None]));
     let languages: ArrayRef = Arc::new(StringArray::from(vec![Some("zh"), None, None, None]));
-    let columns = vec![("image", pictures(4)), ("input", prompts), ("output", answers), ("lang", languages)];
+    let columns = vec![("image", images(4)), ("input", prompts), ("output", answers), ("lang", languages)];
     files.write("train.parquet", parquet_bytes(columns, 10));
     let mut params = cc3m_columns();
     params["columns"]["language"] = json!("lang");
@@ -318,12 +318,12 @@ fn a_changed_file_changes_its_digests_and_params_only_theirs() {
     assert!(before[0] != rewritten[0] && before[1] != rewritten[1]);
 }
 
-/// Nine pictures of a mebibyte each, again and again, in row groups of 24 rows.
-fn repeated_pictures(of: &dyn Fn(ArrayRef) -> ArrayRef, dictionary: bool) -> Vec<u8> {
-    let picture = |n: usize| [picture(n as u8), vec![n as u8; 1 << 20]].concat();
-    let pictures: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..60).map(|row| picture(row % 9))));
+/// Nine images of a mebibyte each, again and again, in row groups of 24 rows.
+fn repeated_images(of: &dyn Fn(ArrayRef) -> ArrayRef, dictionary: bool) -> Vec<u8> {
+    let image = |n: usize| [image(n as u8), vec![n as u8; 1 << 20]].concat();
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..60).map(|row| image(row % 9))));
     let batch = RecordBatch::try_from_iter([
-        ("image", of(pictures)),
+        ("image", of(images)),
         ("input", texts("q", 60)),
         ("output", texts("a", 60)),
     ]);
@@ -344,21 +344,21 @@ fn repeated_pictures(of: &dyn Fn(ArrayRef) -> ArrayRef, dictionary: bool) -> Vec
 
 #[test]
 fn large_dictionaries_are_shared_by_partitions_and_change_no_row() {
-    let alone = |pictures: ArrayRef| pictures;
-    let in_lists = |pictures: ArrayRef| -> ArrayRef {
+    let alone = |images: ArrayRef| images;
+    let in_lists = |images: ArrayRef| -> ArrayRef {
         let field = Arc::new(Field::new("item", DataType::Binary, true));
-        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(vec![1; 60]), pictures, None))
+        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(vec![1; 60]), images, None))
     };
-    let in_structs = |pictures: ArrayRef| -> ArrayRef {
-        Arc::new(StructArray::from(vec![(Arc::new(Field::new("bytes", DataType::Binary, true)), pictures)]))
+    let in_structs = |images: ArrayRef| -> ArrayRef {
+        Arc::new(StructArray::from(vec![(Arc::new(Field::new("bytes", DataType::Binary, true)), images)]))
     };
     let layouts: [&dyn Fn(ArrayRef) -> ArrayRef; 3] = [&alone, &in_lists, &in_structs];
     for layout in layouts {
         let files = Files::new();
         let mut params = cc3m_columns();
         params["partition_rows"] = json!(7);
-        files.write("plain.parquet", repeated_pictures(layout, false));
-        files.write("dictionary.parquet", repeated_pictures(layout, true));
+        files.write("plain.parquet", repeated_images(layout, false));
+        files.write("dictionary.parquet", repeated_images(layout, true));
         let expected = files.rows("plain.parquet", params.clone());
         let source = files.open("dictionary.parquet", params);
         // From the last partition to the first, so that kept dictionaries are dropped and loaded again.
@@ -376,14 +376,14 @@ fn large_dictionaries_are_shared_by_partitions_and_change_no_row() {
 #[test]
 fn a_large_dictionary_is_kept_no_longer_than_a_partition_needs_it() {
     let files = Files::new();
-    files.write("dictionary.parquet", repeated_pictures(&|pictures| pictures, true));
+    files.write("dictionary.parquet", repeated_images(&|images| images, true));
     let kept_after_each = |partition_rows: u64| -> Vec<usize> {
         let (path, dictionaries) = (files.path("dictionary.parquet"), Arc::new(Dictionaries::default()));
         let file = Parquet::open(&path, partition_rows, &dictionaries, &Context::default()).unwrap().unwrap();
-        let pieces = 0..file.pieces().len();
+        let splits = 0..file.splits().len();
         let read =
-            |piece| file.read(piece, Request::default()).unwrap().for_each(|chunk| drop(chunk.unwrap()));
-        pieces.map(|piece| (read(piece), dictionaries.len()).1).collect()
+            |split| file.read(split, Request::default()).unwrap().for_each(|chunk| drop(chunk.unwrap()));
+        splits.map(|split| (read(split), dictionaries.len()).1).collect()
     };
     // Row groups of 24, 24 and 12 rows: the fourth and the seventh partition of 7 rows are the last of one and the first of the next.
     assert_eq!(kept_after_each(7), [1, 1, 1, 1, 1, 1, 1, 1, 0]);
@@ -393,10 +393,10 @@ fn a_large_dictionary_is_kept_no_longer_than_a_partition_needs_it() {
 #[test]
 fn a_ruined_large_dictionary_costs_the_rows_of_its_group_only() {
     let files = Files::new();
-    let mut bytes = repeated_pictures(&|pictures| pictures, true);
-    // The length of the dictionary's second picture, far beyond the page.
+    let mut bytes = repeated_images(&|images| images, true);
+    // The length of the dictionary's second image, far beyond the page.
     let second = 4 + (1 << 20) + 10;
-    let start = bytes.windows(14).position(|bytes| bytes.ends_with(&picture(0))).unwrap();
+    let start = bytes.windows(14).position(|bytes| bytes.ends_with(&image(0))).unwrap();
     bytes[start + second..start + second + 4].copy_from_slice(&[0xff; 4]);
     files.write("ruined.parquet", bytes);
     let mut params = cc3m_columns();

@@ -1,6 +1,6 @@
 //! Webdataset tars.
 
-use super::{Files, Row, picture, turns};
+use super::{Files, Row, image, turns};
 use serde_json::json;
 
 pub fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
@@ -16,14 +16,14 @@ pub fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn caption() -> serde_json::Value {
-    json!({"columns": {"id": "__key__", "answer": "txt", "source": "json.url"}, "prompts": ["Describe it."], "partition_rows": 2})
+    json!({"columns": {"id": "__key__", "answer": "txt"}, "prompts": ["Describe it."], "partition_rows": 2})
 }
 
 #[test]
 fn members_of_one_name_are_one_row_whatever_their_order_and_name_length() {
     let long = format!("a/{}/0001", "long".repeat(60));
     let files = Files::new();
-    let one = picture(1);
+    let one = image(1);
     files.write(
         "rows.tar",
         tar(&[
@@ -33,16 +33,85 @@ fn members_of_one_name_are_one_row_whatever_their_order_and_name_length() {
             ("README", b"no member of any row"),
             (&format!("{long}.txt"), b"two"),
             (&format!("{long}.json"), b"{}"),
-            (&format!("{long}.webp"), &picture(2)),
+            (&format!("{long}.webp"), &image(2)),
             ("0002.txt", b"a caption of nothing"),
         ]),
     );
-    let rows = files.rows("rows.tar", caption());
+    let mut params = caption();
+    params["columns"]["source"] = json!("json.url");
+    let rows = files.rows("rows.tar", params);
     let found: Vec<_> = rows.iter().map(|row| (row.id.as_deref().unwrap(), row.images.clone())).collect();
-    assert_eq!(found, [("0000", Some(vec![one])), (long.as_str(), Some(vec![picture(2)])), ("0002", None)]);
+    assert_eq!(found, [("0000", Some(vec![one])), (long.as_str(), Some(vec![image(2)])), ("0002", None)]);
     assert_eq!(rows[2].code(), Some("read/no-image"));
     assert_eq!(rows[0].messages, turns("Describe it.", "猫"));
     assert_eq!(rows[0].source.as_deref(), Some("http://x"));
+}
+
+#[test]
+fn members_of_one_name_are_an_error_and_never_mixed() {
+    let files = Files::new();
+    files.write(
+        "rows.tar",
+        tar(&[
+            ("x.jpg", &image(1)),
+            ("x.txt", b"first"),
+            ("x.jpg", &image(2)),
+            ("x.txt", b"last"),
+            ("y.jpg", &image(3)),
+            ("y.txt", b"fine"),
+        ]),
+    );
+    let rows = files.rows("rows.tar", caption());
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].reject.as_deref(), Some("read/duplicate-key: the key `x` has two members .jpg"));
+    assert_eq!(
+        (rows[1].images.clone(), rows[1].messages.clone()),
+        (Some(vec![image(3)]), turns("Describe it.", "fine"))
+    );
+}
+
+#[test]
+fn all_images_of_a_sample_are_its_images_whatever_can_be_decoded() {
+    let files = Files::new();
+    files.write(
+        "rows.tar",
+        tar(&[
+            ("./a.0.jpg", &image(1)),
+            ("./a.1.png", &image(2)),
+            ("./a.txt", b"two"),
+            ("./b.avif", b"not decoded here"),
+            ("./b.txt", b"one"),
+            ("__MACOSX/._b.jpg", b"left by the Finder"),
+        ]),
+    );
+    let rows = files.rows("rows.tar", caption());
+    let images: Vec<_> = rows.iter().map(|row| row.images.clone().unwrap()).collect();
+    assert_eq!(images, [vec![image(1), image(2)], vec![b"not decoded here".to_vec()]]);
+    assert_eq!(rows[0].id.as_deref(), Some("a"));
+}
+
+#[test]
+fn image_members_that_nothing_reads_are_named() {
+    let files = Files::new();
+    files.write(
+        "rows.tar",
+        tar(&[("a.jpg", &image(1)), ("a.txt", b"one"), ("b.avif", b"x"), ("b.txt", b"two")]),
+    );
+    let notes = |columns: serde_json::Value| {
+        files.open("rows.tar", json!({"columns": columns, "prompts": ["p"]})).notes().join("\n")
+    };
+    let some = notes(json!({"image": "jpg", "answer": "txt"}));
+    assert!(some.contains("columns = { image = \"image\" }") && some.contains("`avif`"), "{some}");
+    assert_eq!(notes(json!({"image": "image", "answer": "txt"})), "");
+}
+
+#[test]
+fn tars_one_behind_the_other_are_one() {
+    let files = Files::new();
+    let one = |name: &str| tar(&[(&format!("{name}.jpg"), &image(1)), (&format!("{name}.txt"), b"text")]);
+    files.write("rows.tar", [one("a"), one("b"), one("c")].concat());
+    let rows = files.rows("rows.tar", caption());
+    assert_eq!(rows.iter().map(|row| row.id.as_deref().unwrap()).collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
 #[test]
@@ -58,7 +127,7 @@ fn a_tar_cut_short_or_overwritten_loses_only_what_is_gone() {
         ("2.txt", b"two"),
     ]);
     let params = json!({"columns": {"answer": "txt"}, "prompts": ["p"], "partition_rows": 2});
-    // One picture is a header and four blocks, one text a header and one block.
+    // One image is a header and four blocks, one text a header and one block.
     let row = (5 + 2) * 512;
     files.write("cut.tar", &bytes[..row + 1500]);
     let rows = files.rows("cut.tar", params.clone());
@@ -75,15 +144,15 @@ fn a_tar_cut_short_or_overwritten_loses_only_what_is_gone() {
 }
 
 #[test]
-fn the_text_branch_does_not_read_pictures() {
+fn the_text_branch_does_not_read_images() {
     let files = Files::new();
     files.write("rows.tar", tar(&[("0.txt", b"zero"), ("0.json", b"{ broken")]));
     let columns = json!({"image": "json", "answer": "txt"});
     let source = files.open("rows.tar", json!({"columns": columns, "prompts": ["p"]}));
-    let [text, pictures] =
+    let [text, images] =
         [["messages"], ["images"]].map(|columns| super::rows_of(source.as_ref(), 0, &columns));
     assert_eq!(text[0].messages, turns("p", "zero"));
-    assert_eq!(pictures[0].code(), Some("read/bad-json"));
+    assert_eq!(images[0].code(), Some("read/bad-json"));
 }
 
 #[test]

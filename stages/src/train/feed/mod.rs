@@ -1,13 +1,13 @@
 //! From token shards to batches on their way to the trainer.
 //!
-//! In: a shard stage's folder or folders, and the pictures of their rows. Out: optimiser steps, each a list of padded
+//! In: a shard stage's folder or folders, and the images of their rows. Out: optimiser steps, each a list of padded
 //! [`MicroBatch`]es, in an order that seed and epoch alone decide.
 //!
 //! Batches are put together on the run's pool while the trainer works; a bounded channel holds those that are ready, and
 //! the time the trainer waits for it is counted. One thread of the job's own hands the work out; it ends with the job.
 
+mod images;
 mod order;
-mod pictures;
 mod shards;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -18,8 +18,8 @@ use llavm_pipeline::stage::JobContext;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
+pub use images::{Form, ImageRows};
 pub use order::{Batching, Order, RowRef, StepRows};
-pub use pictures::{Form, Pictures};
 pub use shards::{Split, Unit, Units};
 
 /// Which rows of the shards.
@@ -39,7 +39,7 @@ pub struct Step {
 pub struct Feed<'a> {
     pub context: &'a dyn JobContext,
     pub units: &'a Units<'a>,
-    pub pictures: Pictures<'a>,
+    pub images: ImageRows<'a>,
     /// What fills up short rows; any token but the image pad.
     pub pad_id: u32,
     /// Values of a patch state.
@@ -119,7 +119,7 @@ impl Feed<'_> {
         Ok(Step { micro_batches: micro_batches?, rows })
     }
 
-    /// Rows padded on the right to the longest of them, in multiples of 8, and their pictures.
+    /// Rows padded on the right to the longest of them, in multiples of 8, and their images.
     fn micro_batch(&self, which: Which, rows: &[RowRef]) -> Result<MicroBatch, StageError> {
         let lengths: Vec<usize> = rows.iter().map(|row| row.length as usize).collect();
         let tokens = Batching::padded(lengths.iter().copied().max().unwrap_or(0));
@@ -146,8 +146,8 @@ impl Feed<'_> {
             return Ok(Images::None);
         }
         let count: u32 = places.iter().map(|(_, count)| count).sum();
-        let bytes = self.pictures.read(places)?;
-        match self.pictures.form {
+        let bytes = self.images.read(places)?;
+        match self.images.form {
             Form::Pixels => Ok(Images::Pixels(bytes)),
             Form::Features => self.features(bytes, count as usize),
         }

@@ -10,7 +10,8 @@ use llavm_pipeline::StageError;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Optimiser steps whose rows are sorted by length together.
+/// Optimiser steps whose rows are sorted by length together. Where a batch is cut by tokens, as many rows as fill those steps: windows
+/// of few batches would leave one in each that is not full.
 const WINDOW: usize = 64;
 
 /// A row of a split.
@@ -66,9 +67,37 @@ impl Batching {
         batches
     }
 
-    /// Rows that are looked at together; a whole number of steps where rows are counted.
-    fn window(self) -> usize {
-        WINDOW * self.rows * self.accumulation
+    /// How many of the rows in line are looked at together, a whole number of steps where rows are counted; `None` where they are too
+    /// few for a window.
+    fn window(self, waiting: &[RowRef]) -> Option<usize> {
+        let batches = WINDOW * self.accumulation;
+        let Some(tokens) = self.tokens else {
+            let rows = batches * self.rows;
+            return (waiting.len() >= rows).then_some(rows);
+        };
+        let mut total = 0;
+        let full = waiting.iter().position(|row| {
+            total += Self::padded(row.length as usize);
+            total >= batches * tokens
+        });
+        full.map(|last| last + 1)
+    }
+
+    /// As [`Batching::of_window`], for a window that others follow: where tokens are counted, the rows of the batch that may not
+    /// be full are given back, to be looked at with the next.
+    fn of_full_window(
+        self,
+        mut window: Vec<RowRef>,
+        random: &mut ChaCha8Rng,
+    ) -> (Vec<Vec<RowRef>>, Vec<RowRef>) {
+        if self.tokens.is_none() {
+            return (self.of_window(window, random), Vec::new());
+        }
+        window.sort_by_key(|row| row.length);
+        let mut batches = self.cut(&window);
+        let left = if batches.len() > 1 { batches.pop() } else { None };
+        shuffle(&mut batches, random);
+        (batches, left.unwrap_or_default())
     }
 
     /// The batches of a window, the first one last: of like lengths and shuffled, or in the order of the rows.
@@ -170,15 +199,22 @@ impl<'a> Order<'a> {
 
     /// Makes batches of the next window; false at the end of the epoch.
     fn fill(&mut self) -> Result<bool, StageError> {
-        let size = self.batching.window();
-        while self.waiting.len() < size {
-            if !self.queue_unit()? {
-                break;
+        let size = loop {
+            let size = self.batching.window(&self.waiting);
+            if size.is_some() || !self.queue_unit()? {
+                break size;
             }
+        };
+        if let Some(size) = size {
+            let rest = self.waiting.split_off(size);
+            let window = std::mem::replace(&mut self.waiting, rest);
+            let (batches, left) = self.batching.of_full_window(window, &mut self.random);
+            self.batches = batches;
+            self.waiting.splice(0..0, left);
+        } else {
+            let window = std::mem::take(&mut self.waiting);
+            self.batches = self.batching.of_window(window, &mut self.random);
         }
-        let rest = self.waiting.split_off(size.min(self.waiting.len()));
-        let window = std::mem::replace(&mut self.waiting, rest);
-        self.batches = self.batching.of_window(window, &mut self.random);
         Ok(!self.batches.is_empty())
     }
 
@@ -269,6 +305,32 @@ mod tests {
         assert_eq!(seen, window);
         plain.reverse();
         assert_eq!(plain.concat(), window, "without, rows keep their order");
+    }
+
+    #[test]
+    fn batches_cut_by_tokens_are_full_whatever_the_rows_of_a_step() {
+        let batching = batching(1, Some(4096));
+        let mut waiting = rows(&(0..6000).map(|n| 40 + n * 97 % 80).collect::<Vec<u32>>());
+        let (mut seen, mut random) = (Vec::new(), generator(1, 0));
+        while let Some(size) = batching.window(&waiting) {
+            let rest = waiting.split_off(size);
+            let (batches, left) = batching.of_full_window(std::mem::replace(&mut waiting, rest), &mut random);
+            assert!(batches.len() >= WINDOW - 2, "{} batches", batches.len());
+            for batch in &batches {
+                let longest = Batching::padded(batch.iter().map(|row| row.length).max().unwrap() as usize);
+                assert!(
+                    (4096 - 2 * 120..=4096).contains(&(longest * batch.len())),
+                    "{} x {longest}",
+                    batch.len()
+                );
+            }
+            seen.extend(batches.concat());
+            waiting.splice(0..0, left);
+        }
+        seen.extend(waiting);
+        seen.sort_by_key(|row| row.row);
+        assert_eq!(seen.len(), 6000);
+        assert!(seen.windows(2).all(|pair| pair[0].row < pair[1].row), "each row once");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Token shards as they lie on the disk, mapped: which rows a split has, and each row's tokens.
 
-use crate::arrays::{column, items};
+use crate::arrays::{column, item_range, items};
+use crate::segments::USER;
 use arrow::array::{Array, ListArray, RecordBatch, StringArray, StructArray, UInt32Array};
 use arrow::datatypes::{Int32Type, UInt32Type};
 use llavm_pipeline::stage::JobContext;
@@ -42,7 +43,7 @@ struct Batch {
     rows: RecordBatch,
 }
 
-/// The tokens of a row, and where its pictures are.
+/// The tokens of a row, and where its images are.
 pub struct TokenRow<'a> {
     pub input_ids: &'a [u32],
     pub labels: &'a [i32],
@@ -62,6 +63,12 @@ pub struct Place {
 #[derive(Deserialize)]
 struct Index {
     groups: Vec<IndexGroup>,
+    #[serde(default = "yes")]
+    shifted: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -108,6 +115,12 @@ impl Unit {
         let text = std::fs::read(&path).map_err(|cause| StageError::io(&path, cause))?;
         let index: Index = serde_json::from_slice(&text)
             .map_err(|cause| StageError::new(format!("{}: {cause}", path.display())))?;
+        if !index.shifted {
+            let text = format!("{}: the labels of these shards are not shifted", folder.display());
+            return Err(StageError::new(text).help(
+                "Set shift = true in the stage `shard`, or leave it out: training does not shift by itself.",
+            ));
+        }
         Ok(Self {
             train: Split::open(&folder.join("train"))?,
             validation: Split::open(&folder.join("validation"))?,
@@ -166,6 +179,30 @@ impl Split {
             n_images: n_images.value(row),
             at: Place { group: part("group")?, partition: part("partition")?, row: part("row")? },
         })
+    }
+
+    /// The first question of each of the first `most` rows that have images; `None` when the shards keep no `messages`.
+    pub fn first_questions(&self, most: usize) -> Result<Option<Vec<String>>, StageError> {
+        let mut questions = Vec::new();
+        for batch in &self.batches {
+            let file =
+                self.files.get(batch.file).ok_or_else(|| StageError::new("a shard file is not there"))?;
+            let Ok(rows) = file.batch(batch.number, &["n_images", "messages"]) else { return Ok(None) };
+            let messages: &ListArray = column(&rows, "messages")?;
+            let n_images: &UInt32Array = column(&rows, "n_images")?;
+            let turns = messages.values().as_any().downcast_ref::<StructArray>();
+            let text = |name: &str| turns?.column_by_name(name)?.as_any().downcast_ref::<StringArray>();
+            let (Some(roles), Some(contents)) = (text("role"), text("content")) else { return Ok(None) };
+            for row in (0..rows.num_rows()).filter(|row| n_images.value(*row) > 0 && messages.is_valid(*row))
+            {
+                if questions.len() == most {
+                    return Ok(Some(questions));
+                }
+                let first = item_range(messages, row).find(|turn| roles.value(*turn) == USER);
+                questions.extend(first.map(|turn| contents.value(turn).to_owned()));
+            }
+        }
+        Ok(Some(questions))
     }
 
     /// What the data set calls row `row`.
