@@ -96,15 +96,17 @@ from = "tokens"
 fn every_command_has_a_help_with_an_example() {
     let help = llavm(root(), &["--help"]);
     assert_eq!(help.status, 0, "{}", help.stderr);
+    let headings = help.stdout.lines().filter(|line| line.ends_with(" commands:"));
+    assert_eq!(
+        headings.collect::<Vec<_>>(),
+        ["Pipeline commands:", "Model commands:", "Hub commands:", "Other commands:"]
+    );
     let commands: Vec<&str> = help
         .stdout
         .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        // A line that goes on with the text of the one before stands further in.
-        .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
-        .filter_map(|line| line.split_whitespace().next())
+        .skip_while(|line| *line != "Pipeline commands:")
+        .take_while(|line| *line != "Options:")
+        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
     for wanted in
@@ -178,7 +180,7 @@ size = "large"
        ╰────
       help: Did you mean `columns`? Parameters of `read`: files, format, columns, conversation,
             images, image_name, placeholder_images, explode, where, limit, prompts, language, source,
-            header, partition_rows.
+            header, delimiter, quote, encoding, placeholders, text_only, partition_rows.
 
       × `chat` is of the unknown kind `chat-templat`
         ╭─[m.toml:10:13]
@@ -190,7 +192,7 @@ size = "large"
         ╰────
       help: Did you mean `chat-template`? Kinds: read, shapes, filter, quality, clean-text,
             decode-resize, encode-images, chat-template, image-pads, tokenize, shift-labels, shard,
-            train, evaluate, export.
+            train, evaluate, benchmark, export.
 
       × `pixels` reads the unknown stage `rws`
         ╭─[m.toml:15:8]
@@ -251,6 +253,30 @@ fn an_unknown_stage_or_variable_on_the_command_line_names_the_nearest() {
 }
 
 #[test]
+fn a_forced_stage_that_is_left_out_is_a_mistake() {
+    let folder = folder(TEXT);
+    let call = llavm(folder.path(), &["run", "m.toml", "--from", "tokens", "--force", "chat"]);
+    assert_eq!(call.status, 2);
+    assert_snapshot!(call.stderr, @"
+    × `--force chat` names a stage that `--from tokens` leaves out
+    help: Leave out one of the options, or choose stages that include `chat`.
+    ");
+    let call = llavm(folder.path(), &["run", "m.toml", "--until", "chat", "--force", "labels"]);
+    assert_eq!((call.status, files(folder.path()).len()), (2, 1), "{}", call.stderr);
+}
+
+#[test]
+fn a_mistyped_store_is_not_created() {
+    let folder = folder(&format!("store = \"mistyped\"\n{TEXT}"));
+    for command in ["gc", "verify"] {
+        let call = llavm(folder.path(), &[command, "m.toml"]);
+        assert_eq!((call.status, files(folder.path()).len()), (2, 1), "{}", call.stderr);
+        assert!(call.stderr.contains("there is no store at mistyped"), "{}", call.stderr);
+    }
+    assert!(!folder.path().join("mistyped").exists());
+}
+
+#[test]
 fn every_manifest_of_the_project_is_right() {
     let manifests = std::fs::read_dir(root().join("manifests")).unwrap();
     let is_manifest = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
@@ -260,18 +286,93 @@ fn every_manifest_of_the_project_is_right() {
     }
 }
 
+/// The Chinese sample, two sets mixed, with a line of one of them changed.
+fn mixed(from: &str, to: &str) -> Call {
+    let text = std::fs::read_to_string(root().join("manifests/zh-sample.toml")).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    let folder = folder(&text.replace(from, to).replace("\"data/", "\"DATA/"));
+    llavm(folder.path(), &["validate", "m.toml"])
+}
+
+#[test]
+fn sets_that_are_rendered_or_prepared_otherwise_are_not_mixed() {
+    let system = "system    = \"你是一个乐于助人的助手。\"\nloss_on";
+    let cases = [
+        (system, "system = \"另一个\"\nloss_on", "the system prompt", ["你是一个乐于助人的助手。", "另一个"]),
+        (system, "loss_on", "the system prompt", ["你是一个乐于助人的助手。", "no system prompt"]),
+        (
+            "from = \"talk\"\n\n",
+            "from = \"talk\"\ncrop = \"pad\"\n\n",
+            "how an image becomes a square",
+            ["center", "pad"],
+        ),
+        (
+            "from      = \"talk-pads\"\n",
+            "from = \"talk-pads\"\nspecial_in_text = \"allow\"\n",
+            "special tokens in messages",
+            ["reject", "allow"],
+        ),
+    ];
+    for (from, to, what, both) in cases {
+        let call = mixed(from, to);
+        assert_eq!(call.status, 2, "{}", call.stdout);
+        let said = call.stderr.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [&format!("do not agree on {what}"), both[0], both[1]] {
+            assert!(said.contains(part), "no {part} in\n{}", call.stderr);
+        }
+    }
+    let call = mixed(system, "system = \"另一个\"\nloss_on");
+    assert_snapshot!(call.stderr.replace(" \n", "\n"), @r#"
+      × `captions-chat` (chat-template) and `talk-chat` (chat-template) do not agree on the system
+      │ prompt
+        ╭─[m.toml:23:13]
+     22 │ tokenizer = "${tokenizer}"
+     23 │ system    = "你是一个乐于助人的助手。"
+        ·             ─────────────┬────────────
+        ·                          ╰── `你是一个乐于助人的助手。`
+     24 │
+        ╰────
+        ╭─[m.toml:54:10]
+     53 │ tokenizer = "${tokenizer}"
+     54 │ system = "另一个"
+        ·          ────┬───
+        ·              ╰── `另一个`
+     55 │ loss_on   = "all-assistant"
+        ╰────
+      help: A model is asked with one system prompt: give all data sets the same `system`, or none and
+            put it into the rows as a first message of role `system`.
+
+    m.toml: 1 problem; nothing was run
+    "#);
+    assert_eq!(mixed(system, system).status, 0);
+}
+
+#[test]
+fn validate_says_when_earlier_answers_are_not_trained_as_they_are_asked() {
+    let note = "trains earlier answers as this template renders them";
+    let said = |to: &str| {
+        let call = mixed("loss_on   = \"all-assistant\"\n", to);
+        assert_eq!(call.status, 0, "{}", call.stderr);
+        call.stdout
+    };
+    let told = said("loss_on = \"all-assistant\"\n");
+    assert!(told.lines().any(|line| line.starts_with("talk-chat: ") && line.contains(note)), "{told}");
+    assert!(!said("loss_on = \"last\"\n").contains(note));
+}
+
 #[test]
 fn a_graph_as_text_mermaid_and_dot() {
     let folder = folder(TEXT);
     assert_snapshot!(llavm(root(), &["graph", "manifests/cc3m-sample.toml"]).stdout, @r"
-    stage   kind           reads
-    rows    read           raw files
-    chat    chat-template  rows
-    pads    image-pads     chat
-    pixels  decode-resize  rows
-    tokens  tokenize       pads
-    labels  shift-labels   tokens
-    shards  shard          labels + pixels
+    stage            kind             reads
+    rows             read             raw files
+    chat             chat-template    rows
+    pads             image-pads       chat
+    pixels.distinct  distinct-images  rows
+    pixels           decode-resize    rows + pixels.distinct
+    tokens           tokenize         pads
+    labels           shift-labels     tokens
+    shards           shard            labels + pixels
     ");
     assert_snapshot!(llavm(folder.path(), &["graph", "m.toml", "--format", "mermaid"]).stdout, @r#"
     flowchart LR
@@ -436,7 +537,7 @@ from = "rows"
 }
 
 #[test]
-fn peek_shows_pictures_template_and_loss() {
+fn peek_shows_images_template_and_loss() {
     let folder = folder(TEXT);
     let early = llavm(folder.path(), &["peek", "m.toml", "labels"]);
     assert_eq!(early.status, 1, "nothing was run yet");
@@ -444,7 +545,7 @@ fn peek_shows_pictures_template_and_loss() {
     assert_eq!(llavm(folder.path(), &["run", "m.toml"]).status, 0);
     let call = llavm(folder.path(), &["peek", "m.toml", "labels", "--rows", "1", "--first", "1"]);
     assert_eq!(call.status, 0, "{}", call.stderr);
-    assert!(call.stdout.contains("picture of 224 × 224"), "{}", call.stdout);
+    assert!(call.stdout.contains("image of 193 × 188"), "{}", call.stdout);
     assert!(call.stdout.contains("<|image_pad|> ×49"), "{}", call.stdout);
     let trained = call.stdout.rsplit_once('⟦').and_then(|(_, rest)| rest.split_once('⟧')).unwrap().0;
     assert!(trained.ends_with("<|im_end|>"), "{trained}");

@@ -152,3 +152,26 @@ fn a_gated_repository_ends_with_status_1_and_never_shows_the_token() {
     assert!(!text.contains("hf_secret"), "{text}");
     assert_eq!(hub.asked("/api/")[0].header("authorization"), Some("Bearer hf_secret"));
 }
+
+#[test]
+fn a_benchmark_is_fetched_by_its_name_and_an_unknown_name_lists_all() {
+    let files = ["data/test-00000-of-00001.parquet", "Full/adversarial-00000-of-00001.parquet"];
+    let files = files.map(|path| file(path, b"rows", true));
+    let hub = FakeHub::new("datasets/lmms-lab-encoder/POPE", &files, |_, _| None);
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = [("HF_ENDPOINT", hub.address.as_str())];
+    let listed = llavm(home.path(), &["fetch", "pope", "POPE.tsv", "--dry-run"], &endpoint);
+    let text = String::from_utf8(listed.stdout).unwrap();
+    assert!(text.contains("data/test-00000-of-00001.parquet") && !text.contains("Full/"), "{text}");
+    assert!(text.contains("POPE.tsv from https://opencompass.openxlab.space/"), "{text}");
+    let fetched = llavm(home.path(), &["fetch", "pope"], &endpoint);
+    let folder = String::from_utf8(fetched.stdout).unwrap();
+    assert!(Path::new(folder.trim()).join(&files[0].path).is_file(), "{folder}");
+    let unknown = llavm(home.path(), &["fetch", "popp"], &endpoint);
+    assert_eq!(unknown.status.code(), Some(2));
+    let text = String::from_utf8(unknown.stderr).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["`popp` is neither", "pope (9,000 questions, 255 MB)", "MMBench_DEV_EN.tsv", "coco-captions"]
+    {
+        assert!(text.replace("│ ", "").contains(part), "{part} in {text}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The commands that answer, as a user runs them: on the small model folders of `model/tests/fixtures`, whose answers
 //! come from transformers, and on folders that are broken in one way each.
 //!
-//! `inference/check_with_transformers.py` compares `llavm generate` with transformers on larger models and real pictures.
+//! `inference/check_with_transformers.py` compares `llavm generate` with transformers on larger models and real images.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,7 +28,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// A copy of the model folder `gqa` with a picture to ask about, to be broken.
+/// A copy of the model folder `gqa` with an image to ask about, to be broken.
 struct Copy {
     folder: TempDir,
 }
@@ -37,7 +37,7 @@ impl Copy {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy_folder(&fixture("gqa"), folder.path());
-        fs::write(folder.path().join("picture.png"), picture()).unwrap();
+        fs::write(folder.path().join("image.png"), image()).unwrap();
         Self { folder }
     }
 
@@ -52,7 +52,7 @@ impl Copy {
     }
 
     fn generate(&self, more: &[&str]) -> Output {
-        let (model, image) = (self.folder.path().to_str().unwrap(), self.path("picture.png"));
+        let (model, image) = (self.folder.path().to_str().unwrap(), self.path("image.png"));
         let mut arguments = vec!["generate", "--model", model, "--image", image.to_str().unwrap()];
         if !more.contains(&"--max-new-tokens") {
             arguments.extend(["--max-new-tokens", "4"]);
@@ -64,7 +64,7 @@ impl Copy {
     /// What `generate` says when it fails with exit status 1, on one line, without the folder's name.
     fn refusal(&self, more: &[&str]) -> String {
         let output = self.generate(if more.is_empty() { &["--prompt", "What?"] } else { more });
-        let text = told(&output);
+        let text = reported(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(output.stdout.is_empty(), "{}", stdout(&output));
         text.replace(self.folder.path().to_str().unwrap(), "/m")
@@ -72,7 +72,7 @@ impl Copy {
 }
 
 /// Standard error as one line: the drawing and its line breaks taken out.
-fn told(output: &Output) -> String {
+fn reported(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     let words = text.split_whitespace().filter(|word| !matches!(*word, "×" | "│" | "help:"));
     words.collect::<Vec<_>>().join(" ")
@@ -91,8 +91,8 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// A picture of 60 by 50 pixels as PNG.
-fn picture() -> Vec<u8> {
+/// An image of 60 by 50 pixels as PNG.
+fn image() -> Vec<u8> {
     let pixel = |x: u32, y: u32| image::Rgb([(x * 4) as u8, (y * 5) as u8, ((x * y) % 256) as u8]);
     let mut bytes = std::io::Cursor::new(Vec::new());
     image::RgbImage::from_fn(60, 50, pixel).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
@@ -100,7 +100,7 @@ fn picture() -> Vec<u8> {
 }
 
 fn answers(output: &Output) -> Vec<Value> {
-    assert!(output.status.success(), "{}", told(output));
+    assert!(output.status.success(), "{}", reported(output));
     stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -124,7 +124,7 @@ fn pairs_broadcasts_and_lines_of_a_file_ask_the_same() {
     let ids = |output: &Output| -> Vec<Value> {
         answers(output).iter().map(|answer| answer["generated_ids"].clone()).collect()
     };
-    let image = copy.path("picture.png");
+    let image = copy.path("image.png");
     let image = image.to_str().unwrap();
     let first = ids(&copy.generate(&["--prompt", "What?", "--json"]));
     let second = ids(&copy.generate(&["--prompt", "Why 为什么", "--json"]));
@@ -134,7 +134,7 @@ fn pairs_broadcasts_and_lines_of_a_file_ask_the_same() {
     let pairs = ["--prompt", "What?", "--image", image, "--prompt", "Why 为什么", "--json"];
     assert_eq!(ids(&copy.generate(&pairs)), both);
 
-    let lines = "{\"image\": \"picture.png\", \"prompt\": \"What?\"}\n\n{\"image\": [\"picture.png\"], \"prompt\": \"Why 为什么\"}\n";
+    let lines = "{\"image\": \"image.png\", \"prompt\": \"What?\"}\n\n{\"image\": [\"image.png\"], \"prompt\": \"Why 为什么\"}\n";
     fs::write(copy.path("questions.jsonl"), lines).unwrap();
     for batch in ["1", "2"] {
         let file = copy.path("questions.jsonl");
@@ -142,6 +142,34 @@ fn pairs_broadcasts_and_lines_of_a_file_ask_the_same() {
         let arguments = ["generate", "--model", model, "--jsonl", file.to_str().unwrap(), "--json"];
         let arguments = [&arguments[..], &["--batch-size", batch, "--max-new-tokens", "4"]].concat();
         assert_eq!(ids(&llavm(&arguments)), both, "batch {batch}");
+    }
+}
+
+/// Model, processor and answers are transformers' own: `model/tests/fixtures/llava/make.py`.
+#[test]
+fn a_llava_of_transformers_is_asked_and_answers_as_there() {
+    let folder = fixture("llava");
+    let text = fs::read_to_string(folder.join("expected.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let questions = tempfile::tempdir().unwrap();
+    let lines: String = cases
+        .iter()
+        .map(|case| {
+            let images = case["images"].as_u64().unwrap();
+            let images: Vec<PathBuf> = (0..images).map(|n| folder.join(format!("{n}.png"))).collect();
+            serde_json::json!({"image": images, "prompt": case["question"]}).to_string() + "\n"
+        })
+        .collect();
+    let file = questions.path().join("questions.jsonl");
+    fs::write(&file, lines).unwrap();
+    let (model, file) = (folder.join("saved"), file.to_str().unwrap().to_owned());
+    let arguments = ["generate", "--model", model.to_str().unwrap(), "--jsonl", &file, "--json"];
+    let ours = answers(&llavm(&[&arguments[..], &["--max-new-tokens", "64"]].concat()));
+    assert_eq!(ours.len(), 6);
+    for (ours, theirs) in ours.iter().zip(&cases) {
+        let question = &theirs["question"];
+        assert_eq!(ours["prompt_tokens"], theirs["prompt"].as_array().unwrap().len(), "{question}");
+        assert_eq!(ours["generated_ids"], theirs["ids"], "{question}");
     }
 }
 
@@ -183,12 +211,12 @@ fn a_seed_draws_the_same_answer_twice() {
 }
 
 #[test]
-fn a_question_without_picture_must_be_meant() {
+fn a_question_without_image_must_be_meant() {
     let copy = Copy::new();
     let model = copy.folder.path().to_str().unwrap();
     let without = llavm(&["generate", "--model", model, "--prompt", "What?"]);
     assert_eq!(without.status.code(), Some(2));
-    insta::assert_snapshot!(told(&without), @"there is no picture give --image FILE, or --text-only to ask without one");
+    insta::assert_snapshot!(reported(&without), @"there is no image give --image FILE, or --text-only to ask without one");
     let meant = llavm(&[
         "generate",
         "--model",
@@ -210,11 +238,11 @@ fn a_wrong_command_line_is_told_before_anything_is_loaded() {
     let copy = Copy::new();
     let wrong = |more: &[&str]| {
         let output = copy.generate(more);
-        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
-        told(&output)
+        assert_eq!(output.status.code(), Some(2), "{}", reported(&output));
+        reported(&output)
     };
     insta::assert_snapshot!(wrong(&["--prompt", "What?", "--top-p", "1.5"]), @"--top-p = 1.5: must be between 0 and 1 `llavm generate --help` explains the settings");
-    insta::assert_snapshot!(wrong(&["--prompt", "A", "--prompt", "B", "--prompt", "C", "--image", "x.png"]), @"2 pictures and 3 questions make no pairs give as many --prompt as --image, or one of either");
+    insta::assert_snapshot!(wrong(&["--prompt", "A", "--prompt", "B", "--prompt", "C", "--image", "x.png"]), @"2 images and 3 questions make no pairs give as many --prompt as --image, or one of either");
     insta::assert_snapshot!(wrong(&[]), @"there is no question give --prompt TEXT or --jsonl FILE");
 }
 
@@ -250,11 +278,12 @@ fn a_configuration_of_another_size_lists_every_tensor() {
         let text = String::from_utf8(bytes.clone()).unwrap();
         *bytes = text.replace("\"intermediate_size\": 80", "\"intermediate_size\": 96").into_bytes();
     });
-    let told = copy.refusal(&[]);
-    assert_eq!(told.matches("wrong shape").count(), 9, "three layers of three matrices: {told}");
+    let reported = copy.refusal(&[]);
+    assert_eq!(reported.matches("wrong shape").count(), 9, "three layers of three matrices: {reported}");
     assert!(
-        told.contains("model.layers.2.mlp.down_proj.weight is [48, 80], the configuration asks for [48, 96]"),
-        "{told}"
+        reported
+            .contains("model.layers.2.mlp.down_proj.weight is [48, 80], the configuration asks for [48, 96]"),
+        "{reported}"
     );
 }
 
@@ -280,19 +309,22 @@ fn folders_that_lack_a_file_say_which_and_where() {
 fn an_adapter_for_another_base_is_named_as_such() {
     let copy = Copy::new();
     copy_folder(&fixture("untied").join("adapter"), &copy.path("adapter"));
-    let told = copy.refusal(&[]);
-    assert!(told.contains("the adapter in /m/adapter belongs to another base model than /m/qwen."), "{told}");
+    let reported = copy.refusal(&[]);
+    assert!(
+        reported.contains("the adapter in /m/adapter belongs to another base model than /m/qwen."),
+        "{reported}"
+    );
 }
 
 #[test]
-fn a_picture_that_cannot_be_decoded_is_named() {
+fn an_image_that_cannot_be_decoded_is_named() {
     let copy = Copy::new();
-    copy.edit("picture.png", |bytes| bytes.truncate(90));
-    insta::assert_snapshot!(copy.refusal(&[]), @"/m/picture.png is no picture that can be decoded: truncated: unexpected end of file");
-    fs::write(copy.path("picture.png"), "<html>404</html>").unwrap();
-    insta::assert_snapshot!(copy.refusal(&[]), @"/m/picture.png is no picture that can be decoded: neither JPEG, PNG, GIF, WebP nor BMP: begins with `<html>404</html>`");
-    fs::remove_file(copy.path("picture.png")).unwrap();
-    insta::assert_snapshot!(copy.refusal(&[]), @"/m/picture.png: No such file or directory (os error 2)");
+    copy.edit("image.png", |bytes| bytes.truncate(90));
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/image.png is no image that can be decoded: truncated PNG: the file ends before its pixels do");
+    fs::write(copy.path("image.png"), "<html>404</html>").unwrap();
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/image.png is no image that can be decoded: no image: it is a web page (HTML), such as a login or an error page: download the file itself: the address may need a login, or its raw form");
+    fs::remove_file(copy.path("image.png")).unwrap();
+    insta::assert_snapshot!(copy.refusal(&[]), @"/m/image.png: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -304,7 +336,7 @@ fn a_prompt_that_is_too_long_says_how_long() {
 
 #[test]
 fn a_control_token_in_a_question_is_refused() {
-    insta::assert_snapshot!(Copy::new().refusal(&["--prompt", "Hi<|im_end|>"]), @"the user text holds `<|im_end|>`, which the tokenizer would take for a control token. Write it in other words.");
+    insta::assert_snapshot!(Copy::new().refusal(&["--prompt", "Hi<|im_end|>"]), @"`<|im_end|>` is typed in the user text, where it would become a control token. Write it in other words.");
 }
 
 #[test]
@@ -320,8 +352,8 @@ fn a_line_that_is_no_question_says_its_number() {
         file.to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(1));
-    let told = told(&output).replace(copy.folder.path().to_str().unwrap(), "/m");
-    insta::assert_snapshot!(told, @"/m/q.jsonl, line 2: unknown field `question`, expected `image` or `prompt` at line 1 column 11");
+    let reported = reported(&output).replace(copy.folder.path().to_str().unwrap(), "/m");
+    insta::assert_snapshot!(reported, @"/m/q.jsonl, line 2: unknown field `question`, expected `image` or `prompt` at line 1 column 11");
 }
 
 /// Runs `llavm chat` on `input`.
@@ -338,11 +370,11 @@ fn chat(copy: &Copy, more: &[&str], input: &str) -> Output {
 #[test]
 fn a_chat_keeps_its_turns_and_saves_them() {
     let copy = Copy::new();
-    let (image, saved) = (copy.path("picture.png"), copy.path("chat.json"));
+    let (image, saved) = (copy.path("image.png"), copy.path("chat.json"));
     let (image, saved) = (image.to_str().unwrap(), saved.to_str().unwrap());
     let input = format!("What?\nAnd why?\n/save {saved}\n/quit\nnever read\n");
     let output = chat(&copy, &["--image", image, "--system", "Be brief."], &input);
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", reported(&output));
 
     let conversation: Value = serde_json::from_str(&fs::read_to_string(saved).unwrap()).unwrap();
     assert_eq!(
@@ -353,7 +385,11 @@ fn a_chat_keeps_its_turns_and_saves_them() {
     let roles: Vec<&str> = messages.iter().map(|turn| turn["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["user", "assistant", "user", "assistant"]);
     let content = |n: usize| messages[n]["content"].as_str().unwrap();
-    assert_eq!((content(0), content(2)), ("What?", "And why?"));
+    assert_eq!(
+        (content(0), content(2)),
+        ("What?\n<image>", "And why?"),
+        "the image stands where it was asked about"
+    );
     assert_eq!(stdout(&output), format!("{}\n{}\n", content(1), content(3)));
     // The first answer is that of a single question.
     let single = copy.generate(&["--prompt", "What?", "--system", "Be brief.", "--max-new-tokens", "6"]);
@@ -363,7 +399,7 @@ fn a_chat_keeps_its_turns_and_saves_them() {
 #[test]
 fn a_reset_chat_answers_as_a_new_one() {
     let copy = Copy::new();
-    let image = copy.path("picture.png");
+    let image = copy.path("image.png");
     let image = image.to_str().unwrap();
     let fresh = stdout(&chat(&copy, &["--image", image], "What?\n"));
     let reset = stdout(&chat(&copy, &["--image", image], "Something else entirely\n/reset\nWhat?\n"));
@@ -378,7 +414,7 @@ fn a_chat_from_a_pipe_ends_at_the_first_failure() {
     let failure = |line: &str| {
         let output = chat(&copy, &[], &format!("{line}\nWhat?\n"));
         assert!(!output.status.success());
-        told(&output)
+        reported(&output)
     };
     insta::assert_snapshot!(failure("/nonsense"), @"there is no command /nonsense /help lists the commands");
     insta::assert_snapshot!(failure("/image /no/such.png"), @"/no/such.png: No such file or directory (os error 2)");
@@ -387,10 +423,10 @@ fn a_chat_from_a_pipe_ends_at_the_first_failure() {
 #[test]
 fn the_doctor_finds_the_cpu_right() {
     let output = llavm(&["doctor"]);
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", reported(&output));
     let text = stdout(&output);
     for check in
-        ["picture features", "loss", "projector and LoRA gradients", "cached decoding", "verdict: right"]
+        ["image features", "loss", "projector and LoRA gradients", "cached decoding", "verdict: right"]
     {
         assert!(text.contains(check), "{text}");
     }
@@ -402,5 +438,5 @@ fn the_doctor_finds_the_cpu_right() {
 fn a_device_that_this_build_lacks_is_an_error() {
     let output = llavm(&["doctor", "--device", "cuda"]);
     assert_eq!(output.status.code(), Some(1));
-    insta::assert_snapshot!(told(&output), @"device `cuda` needs a build with its backend: run `cargo build --release --features cuda`");
+    insta::assert_snapshot!(reported(&output), @"device `cuda` needs a build with its backend: run `cargo build --release --features cuda`");
 }

@@ -1,6 +1,6 @@
 #![no_main]
-//! Any conversation through the text branch: labels are the tokens that follow, pads are those of the pictures, and what is
-//! trained on ends with one end of turn. Turns are separated by NUL; the first byte says how many pictures there are.
+//! Any conversation through the text branch: labels are the tokens that follow, pads are those of the images, and what is
+//! trained on ends with one end of turn. Turns are separated by NUL; the first byte says how many images there are.
 
 use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, RecordBatch, StringBuilder, StructBuilder, UInt32Array};
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, UInt32Type};

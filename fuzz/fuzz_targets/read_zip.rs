@@ -1,5 +1,5 @@
 #![no_main]
-//! Zips of pictures.
+//! Zips of images.
 
 use libfuzzer_sys::fuzz_target;
 use llavm_fuzz::read_with_zip;

@@ -1,4 +1,4 @@
-//! Odd but legal values in the layout of every public data set, one a row (`data/make_held_back.py`): no picture, a list of one,
+//! Odd but legal values in the layout of every public data set, one a row (`data/make_held_back.py`): no image, a list of one,
 //! `<image>` in the middle, Windows line ends, byte-order marks, full-width marks, emoji, three questions, a system turn, an empty answer.
 //! Each becomes the row it should, or a reject with a name. A snapshot's lines are those of `sets.rs`.
 
@@ -16,14 +16,14 @@ fn every_set_has_odd_values_here() {
 }
 
 macro_rules! odd {
-    ($test:ident, ($name:literal, $data:literal $(, $variable:literal)*), $told:literal) => {
+    ($test:ident, ($name:literal, $data:literal $(, $variable:literal)*), $reported:literal) => {
         #[test]
         fn $test() {
             let set = Set::on($name, concat!("data/held-back/", $data), &[$($variable),*]);
-            let told = set.told();
+            let reported = set.reported();
             // The first row's tokens are `sets.rs`'s matter.
-            let rows: Vec<_> = told.lines().filter(|line| !line.starts_with("151644 ")).collect();
-            insta::assert_snapshot!(rows.join("\n"), @$told);
+            let rows: Vec<_> = reported.lines().filter(|line| !line.starts_with("151644 ")).collect();
+            insta::assert_snapshot!(rows.join("\n"), @$reported);
         }
     };
 }
@@ -214,13 +214,13 @@ odd!(
     coco_cn,
     ("coco-cn", "coco-cn", "coco=data/held-back/coco-cn"),
     r#"
-    COCO_train2014_000000000001#0 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
-    COCO_val2014_000000000002#0 zh images 1 turns 2 tokens 86/7 "写着<image>的牌子"
-    COCO_train2014_000000000003#0 zh images 1 turns 2 tokens 90/6 "第一行 第二行"
-    COCO_val2014_000000000004#0 zh images 1 turns 2 tokens 93/6 "\u{feff}带标记的猫"
-    COCO_train2014_000000000005#0 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
-    COCO_val2014_000000000006#0 zh images 1 turns 2 tokens 85/6 "🚀飞向🌕了"
-    left out: row 0: read/no-image: the row has no picture, and its instruction asks about one
+    COCO_train2014_000000000001#0 zh images 1 turns 2 tokens 85/6 "只有一项的列表"
+    COCO_val2014_000000000002#0 zh images 1 turns 2 tokens 90/7 "写着<image>的牌子"
+    COCO_train2014_000000000003#0 zh images 1 turns 2 tokens 91/6 "第一行 第二行"
+    COCO_val2014_000000000004#0 zh images 1 turns 2 tokens 90/6 "\u{feff}带标记的猫"
+    COCO_train2014_000000000005#0 zh images 1 turns 2 tokens 90/7 "“猫”，１只！"
+    COCO_val2014_000000000006#0 zh images 1 turns 2 tokens 90/6 "🚀飞向🌕了"
+    left out: row 0: read/no-image: the row has no image, and its instruction asks about one
     left out: row 7: read/no-answer: message 2, by assistant, is empty
     "#
 );
@@ -228,13 +228,13 @@ odd!(
     flickr30k_cna,
     ("flickr30k-cna", "flickr30k-cna", "images=data/held-back/flickr30k-cna/flickr30k-images"),
     r#"
-    flickr30k_cna_train.txt#1 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
-    flickr30k_cna_train.txt#2 zh images 1 turns 2 tokens 86/7 "写着<image>的牌子"
-    flickr30k_cna_train.txt#3 zh images 1 turns 2 tokens 90/6 "第一行 第二行"
-    flickr30k_cna_train.txt#4 zh images 1 turns 2 tokens 93/6 "\u{feff}带标记的猫"
-    flickr30k_cna_train.txt#5 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
-    flickr30k_cna_train.txt#6 zh images 1 turns 2 tokens 85/6 "🚀飞向🌕了"
-    left out: row 0: read/no-image: the row has no picture, and its instruction asks about one
+    flickr30k_cna_train.txt#1 zh images 1 turns 2 tokens 86/6 "只有一项的列表"
+    flickr30k_cna_train.txt#2 zh images 1 turns 2 tokens 92/7 "写着<image>的牌子"
+    flickr30k_cna_train.txt#3 zh images 1 turns 2 tokens 85/6 "第一行 第二行"
+    flickr30k_cna_train.txt#4 zh images 1 turns 2 tokens 91/6 "\u{feff}带标记的猫"
+    flickr30k_cna_train.txt#5 zh images 1 turns 2 tokens 94/7 "“猫”，１只！"
+    flickr30k_cna_train.txt#6 zh images 1 turns 2 tokens 89/6 "🚀飞向🌕了"
+    left out: row 0: read/no-image: the row has no image, and its instruction asks about one
     left out: row 7: read/no-answer: message 2, by assistant, is empty
     "#
 );
@@ -242,14 +242,14 @@ odd!(
     ai_challenger,
     ("ai-challenger", "ai-challenger"),
     r#"
-    list.jpg#0 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
+    list.jpg#0 zh images 1 turns 2 tokens 89/6 "只有一项的列表"
     middle.jpg#0 zh images 1 turns 2 tokens 86/7 "写着<image>的牌子"
-    crlf.jpg#0 zh images 1 turns 2 tokens 90/6 "第一行\r\n第二行"
-    bom.jpg#0 zh images 1 turns 2 tokens 93/6 "\u{feff}带标记的猫"
-    wide.jpg#0 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
-    emoji.jpg#0 zh images 1 turns 2 tokens 85/6 "🚀飞向🌕了"
-    list.jpg zh images 1 turns 2 tokens 82/3 "不是列表"
-    left out: row 0: read/no-image: the row has no picture, and its instruction asks about one
+    crlf.jpg#0 zh images 1 turns 2 tokens 91/6 "第一行\r\n第二行"
+    bom.jpg#0 zh images 1 turns 2 tokens 89/6 "\u{feff}带标记的猫"
+    wide.jpg#0 zh images 1 turns 2 tokens 90/7 "“猫”，１只！"
+    emoji.jpg#0 zh images 1 turns 2 tokens 89/6 "🚀飞向🌕了"
+    list.jpg zh images 1 turns 2 tokens 84/3 "不是列表"
+    left out: row 0: read/no-image: the row has no image, and its instruction asks about one
     left out: row 7: read/no-answer: message 2, by assistant, is empty
     left out: row 9: read/no-answer: the answer is null
     "#
@@ -259,27 +259,27 @@ odd!(
     ("muge", "muge"),
     r#"
     1#0 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
-    2#0 zh images 1 turns 2 tokens 86/7 "写着<image>的牌子"
-    3#0 zh images 1 turns 2 tokens 90/6 "第一行\r\n第二行"
-    4#0 zh images 1 turns 2 tokens 93/6 "\u{feff}带标记的猫"
-    5#0 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
-    6#0 zh images 1 turns 2 tokens 85/6 "🚀飞向🌕了"
-    91 zh images 1 turns 2 tokens 83/3 "不是列表"
-    left out: row 0: read/no-image: the row has no picture, and its instruction asks about one
+    2#0 zh images 1 turns 2 tokens 88/7 "写着<image>的牌子"
+    3#0 zh images 1 turns 2 tokens 89/6 "第一行\r\n第二行"
+    4#0 zh images 1 turns 2 tokens 85/6 "\u{feff}带标记的猫"
+    5#0 zh images 1 turns 2 tokens 86/7 "“猫”，１只！"
+    6#0 zh images 1 turns 2 tokens 90/6 "🚀飞向🌕了"
+    91 zh images 1 turns 2 tokens 88/3 "不是列表"
+    left out: row 0: read/no-image: the row has no image, and its instruction asks about one
     left out: row 7: read/no-answer: message 2, by assistant, is empty
-    left out: row 8: read/no-image: the row has no picture, and its instruction asks about one
+    left out: row 8: read/no-image: the row has no image, and its instruction asks about one
     "#
 );
 odd!(
     wukong,
     ("wukong", "wukong"),
     r#"
-    000000001 zh images 1 turns 2 tokens 91/6 "只有一项的列表"
-    000000003 zh images 1 turns 2 tokens 90/6 "第一行\r\n第二行"
-    000000004 zh images 1 turns 2 tokens 93/6 "\u{feff}带标记的猫"
-    000000005 zh images 1 turns 2 tokens 92/7 "“猫”，１只！"
+    000000001 zh images 1 turns 2 tokens 87/6 "只有一项的列表"
+    000000003 zh images 1 turns 2 tokens 85/6 "第一行\r\n第二行"
+    000000004 zh images 1 turns 2 tokens 87/6 "\u{feff}带标记的猫"
+    000000005 zh images 1 turns 2 tokens 90/7 "“猫”，１只！"
     000000006 zh images 1 turns 2 tokens 85/6 "🚀飞向🌕了"
-    left out: row 0: read/no-image: the row has no picture, and its instruction asks about one
+    left out: row 0: read/no-image: the row has no image, and its instruction asks about one
     left out: row 2: quality/tag: holds `<image>`
     left out: row 7: read/no-answer: message 2, by assistant, is empty
     "#

@@ -1,4 +1,4 @@
-//! A change reruns what hangs on it, and nothing else.
+//! A change reruns what depends on it, and nothing else.
 
 use crate::project::{Project, Summary, ran};
 use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch};
@@ -36,7 +36,7 @@ fn the_first_run_runs_everything_and_the_second_nothing() {
     let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
     let first = project.run(&[MANIFEST]);
     let names: Vec<_> = first.keys().map(String::as_str).collect();
-    assert_eq!(names, ["chat", "labels", "pads", "pixels", "rows", "shards", "tokens"]);
+    assert_eq!(names, ["chat", "labels", "pads", "pixels", "pixels.distinct", "rows", "shards", "tokens"]);
     for (name, stage) in first.iter().filter(|(name, _)| *name != "rows") {
         assert_eq!((stage.ran, stage.rows), (stage.partitions, 320), "{name}");
     }
@@ -44,9 +44,9 @@ fn the_first_run_runs_everything_and_the_second_nothing() {
 }
 
 #[test]
-fn another_system_message_reruns_the_text_and_not_one_picture() {
+fn another_system_message_reruns_the_text_and_not_one_image() {
     let project = prepared();
-    project.replace(MANIFEST, "You are a helpful assistant.", "You describe pictures.");
+    project.replace(MANIFEST, "You are a helpful assistant.", "You describe images.");
     let why = explain(&project, "chat");
     assert!(why.contains("system"), "{why}");
     let summary = project.run(&[MANIFEST]);
@@ -130,16 +130,16 @@ fn a_rerun_stops_where_the_output_is_the_same() {
 }
 
 #[test]
-fn another_picture_reruns_its_partition_of_pixels_and_no_text() {
+fn another_image_reruns_its_partition_of_pixels_and_no_text() {
     let manifest = "manifests/zh-sample.toml";
     let project = Project::with(&["data/zh", "data/qwen3-tokenizer", manifest]);
     project.run(&[manifest]);
     let lines = project.read("data/zh/captions.jsonl");
-    let picture = |line: &str| {
+    let image = |line: &str| {
         serde_json::from_str::<serde_json::Value>(line).unwrap()["image"].as_str().unwrap().to_owned()
     };
     let mut lines: Vec<_> = lines.lines().map(str::to_owned).collect();
-    lines[3] = lines[3].replace(&picture(&lines[3]), &picture(&lines[9]));
+    lines[3] = lines[3].replace(&image(&lines[3]), &image(&lines[9]));
     project.write("data/zh/captions.jsonl", lines.join("\n") + "\n");
     let summary = project.run(&[manifest]);
     assert_eq!(summary["captions-pixels"].ran, 1);
@@ -174,7 +174,7 @@ fn rewrite(project: &Project, change: impl Fn(&mut [Vec<Vec<u8>>; 3])) {
 }
 
 #[test]
-fn other_words_in_a_parquet_file_decode_no_picture_and_other_pictures_render_no_text() {
+fn other_words_in_a_parquet_file_decode_no_image_and_other_images_render_no_text() {
     let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer", MANIFEST]);
     rewrite(&project, |_| {});
     project.run(&[MANIFEST]);
@@ -184,7 +184,7 @@ fn other_words_in_a_parquet_file_decode_no_picture_and_other_pictures_render_no_
         outputs[0] = b"something else".to_vec();
         images.swap(0, 1);
     });
-    assert_eq!(ran(&project.run(&[MANIFEST])), ["pixels", "shards"]);
+    assert_eq!(ran(&project.run(&[MANIFEST])), ["pixels", "pixels.distinct", "shards"]);
 }
 
 #[test]

@@ -72,6 +72,8 @@ impl Project {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llavm"));
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        #[cfg(unix)]
+        hear_of_interrupts(&mut command);
         command
     }
 
@@ -189,4 +191,17 @@ fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(from, to).unwrap();
     }
+}
+
+/// Lets `command` hear of Ctrl-C, as from a terminal: what a shell puts into the background ignores it, and so would its children.
+#[cfg(unix)]
+fn hear_of_interrupts(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let reset = || {
+        // SAFETY: `signal` may be called between fork and exec, and the default action is no function of ours.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: `reset` calls nothing but `signal`.
+    unsafe { command.pre_exec(reset) };
 }

@@ -58,8 +58,8 @@ fn estimates(project: &Project, manifest: &str) -> String {
         .collect();
     let output = project.llavm(&[&["run", manifest, "--dry-run"], &sets[..]].concat());
     assert!(output.status.success(), "{}", text(&output));
-    let told = text(&output);
-    let (_, estimates) = told.split_once("\n\n").unwrap();
+    let reported = text(&output);
+    let (_, estimates) = reported.split_once("\n\n").unwrap();
     estimates.to_owned()
 }
 
@@ -75,7 +75,7 @@ fn a_dry_run_of_the_recipe_tells_disk_memory_and_steps() {
     tokens     320  140.6 KiB
     labels     320  250.0 KiB
     shards     304  375.0 KiB
-    align      304   70.1 MiB  2.3 GiB     10
+    align      304   70.1 MiB  2.4 GiB     10
     in all           94.2 MiB
 
     nothing was run (--dry-run)
@@ -96,7 +96,7 @@ fn a_dry_run_of_the_recipe_tells_disk_memory_and_steps() {
     tokens          320  140.6 KiB
     labels          320  250.0 KiB
     shards          304  375.0 KiB
-    align           304   70.1 MiB  2.3 GiB     10
+    align           304   70.1 MiB  2.4 GiB     10
     talk            122  153.2 MiB  2.1 GiB      4
     in all               257.1 MiB
 

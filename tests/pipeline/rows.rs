@@ -80,7 +80,7 @@ fn rows_in_are_rows_sharded_and_rows_rejected() {
 #[test]
 fn over_budget_the_run_stops_and_shows_the_first_examples() {
     let project = broken();
-    project.replace(MANIFEST, "max_rejects = 1.0", "max_rejects = 0.05");
+    project.replace(MANIFEST, "fraction = 1.0", "fraction = 0.05");
     let output = project.llavm(&["run", MANIFEST, "--until", "messages-chat"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output);

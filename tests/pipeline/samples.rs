@@ -43,7 +43,7 @@ fn every_sample_runs_and_no_row_of_it_is_rejected() {
 }
 
 #[test]
-fn a_row_has_49_pads_a_picture_and_loss_on_answers_only() {
+fn a_row_has_49_pads_an_image_and_loss_on_answers_only() {
     for (name, data, ..) in SAMPLES {
         let (project, manifest) = sample(name, data);
         project.run(&[&manifest]);
@@ -84,14 +84,14 @@ fn a_row_of_tokens_points_at_its_own_pixels() {
     let pixels: BTreeMap<_, _> = (0..).zip(stage_files(&project, &manifest, "pixels")).collect();
     for row in splits(&project, &manifest).into_iter().flatten() {
         let (_, partition, index) = row.place;
-        let pictures: Vec<_> = batches(&pixels[&partition])
+        let images: Vec<_> = batches(&pixels[&partition])
             .into_iter()
             .flat_map(|batch| {
                 let lists = batch.column_by_name("pixels").unwrap().as_list::<i32>().clone();
                 (0..lists.len()).map(move |row| lists.value(row)).collect::<Vec<_>>()
             })
             .collect();
-        assert_eq!(pictures[index as usize].len(), row.n_images as usize, "{:?}", row.place);
+        assert_eq!(images[index as usize].len(), row.n_images as usize, "{:?}", row.place);
     }
 }
 

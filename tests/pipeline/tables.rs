@@ -64,7 +64,7 @@ pub struct Tokens {
     pub input_ids: Vec<u32>,
     pub labels: Vec<i32>,
     pub n_images: u32,
-    /// Group, partition and row that the tokens come from, and whose pictures belong to them.
+    /// Group, partition and row that the tokens come from, and whose images belong to them.
     pub place: (u64, u64, u64),
 }
 
