@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageOps
+from transformers.image_transforms import convert_to_rgb
 from transformers import AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -165,8 +166,8 @@ def pieces_of_all(turns: list[dict]) -> list[tuple[str, bool]]:
 # Pixels.
 
 def clip_pixels(data: bytes) -> np.ndarray:
-    """CLIPImageProcessorPil without the normalisation: [3, 224, 224] u8."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
+    """What `datasets` and CLIPImageProcessorPil make of it, upright and on white, without the normalisation: [3, 224, 224] u8."""
+    image = Image.fromarray(convert_to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), return_numpy=True))
     short, long = sorted(image.size)
     scaled = (SIZE, SIZE * long // short) if image.width <= image.height else (SIZE * long // short, SIZE)
     image = image.resize(scaled, Image.Resampling.BICUBIC)
@@ -192,7 +193,7 @@ def compare_pixels(case: Case, table: list[dict]) -> str:
 
 def tables(status: dict, stage: str, store: Path) -> list[dict]:
     """All rows of a stage, read with pyarrow and, to see that it can, with polars."""
-    rows = []
+    partitions = []
     for name in next(entry for entry in status["stages"] if entry["name"] == stage)["files"]:
         file = Path(name) if Path(name).is_absolute() else store / name
         if file.suffix != ".arrow":
@@ -200,8 +201,17 @@ def tables(status: dict, stage: str, store: Path) -> list[dict]:
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         frame = pl.read_ipc(file)
         assert frame.height == table.num_rows, f"{file}: polars reads {frame.height} rows, pyarrow {table.num_rows}"
-        rows += table.to_pylist()
-    return rows
+        partitions.append(table.to_pylist())
+    return with_images(partitions)
+
+
+def with_images(partitions: list[list[dict]]) -> list[dict]:
+    """The rows of all partitions, each with its own images: one that an earlier row shows too stands there."""
+    for row in (row for rows in partitions for row in rows):
+        for n, (image, origin) in enumerate(zip(row.get("pixels") or [], row.get("origins") or [])):
+            if image is None and origin["partition"] is not None:
+                row["pixels"][n] = partitions[origin["partition"]][origin["row"]]["pixels"][origin["item"]]
+    return [row for rows in partitions for row in rows]
 
 
 def check(case: Case, llavm: Path, store: Path) -> None:

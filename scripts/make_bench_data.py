@@ -58,7 +58,7 @@ def main() -> None:
             table["output"].append(regions[which].en[row % len(regions[which].en)])
         size += sum(len(image) for image in table["image"])
         pq.write_table(pa.table(table, SCHEMA), args.folder / f"train-{file:05d}-of-{files:05d}.parquet", row_group_size=1024)
-    print(f"{args.rows} rows, {size / args.rows / 1024:.1f} KiB a picture, in {files} files under {args.folder}")
+    print(f"{args.rows} rows, {size / args.rows / 1024:.1f} KiB an image, in {files} files under {args.folder}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Compares many kinds of JPEG and lossy WebP with Pillow, pixel by pixel.
 
-    python scripts/check_pictures.py --llavm target/release/llavm [--count 2000] [--seed 0]
+    python scripts/check_images.py --llavm target/release/llavm [--count 2000] [--seed 0]
 
 Writes pictures of random size, quality, subsampling, colours and coding (baseline or progressive, with restarts, optimised), some with
 bytes changed in the scan, runs decode-resize on them and compares each square with what CLIPImageProcessorPil makes of the same bytes.
@@ -8,6 +8,7 @@ Exits with 1 if an undamaged one differs or is rejected; of damaged ones it only
 """
 import argparse
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from check_with_python import clip_pixels
+from check_with_python import clip_pixels, with_images
 from PIL import Image
 
 PHOTOS = Path(__file__).parent.parent / "data/photos"
@@ -81,9 +82,9 @@ def main() -> None:
         pq.write_table(pa.table({"image": pa.array(images, pa.binary()), "input": text, "output": text}), f"{folder}/pictures.parquet")
         Path(folder, "m.toml").write_text(MANIFEST.format(folder=folder))
         subprocess.run([args.llavm, "run", f"{folder}/m.toml"], check=True, capture_output=True)
-        files = sorted(Path(folder, "store").rglob("*.arrow"))
-        tables = [pa.ipc.open_file(file).read_all() for file in files]
-        found = [row for table in tables if "pixels" in table.column_names for row in table.to_pylist()]
+        status = subprocess.run([args.llavm, "status", f"{folder}/m.toml", "--json"], check=True, capture_output=True, text=True)
+        files = next(stage for stage in json.loads(status.stdout)["stages"] if stage["name"] == "pixels")["files"]
+        found = with_images([pa.ipc.open_file(Path(folder, "store", file)).read_all().to_pylist() for file in files])
     assert len(found) == len(images), (len(found), len(images))
     by_row = {row["row"] if "row" in row else n: row for n, row in enumerate(found)}
     wrong = []

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The picture in the README: the head of a report and the four pictures it does worst on, photographed by Chromium (and a font with Han characters).
+# The image in the README: the head of a report and the four images it does worst on, photographed by Chromium (and a font with Han characters).
 #
-#   scripts/picture_report.sh .llavm/jobs/report/KEY/report.html docs/report.png
+#   scripts/screenshot_report.sh .llavm/jobs/report/KEY/report.html docs/report.png
 set -euo pipefail
 page="$(mktemp --suffix=.html)"
 trap 'rm -f "$page"' EXIT
