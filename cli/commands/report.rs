@@ -64,7 +64,8 @@ fn show(path: &Path, compares: bool) -> Result<String, Failure> {
         return Ok(format!("{}\n{}\n", benchmarks(&scores, &[""]), folder.join(PAGE).display()));
     }
     let mut numbers = Table::new(&[("measure", Align::Left), ("value", Align::Right)]);
-    for (name, value) in report.as_object().into_iter().flatten() {
+    // `pictures` says what `images` says, for readers of earlier reports.
+    for (name, value) in report.as_object().into_iter().flatten().filter(|(name, _)| *name != "pictures") {
         if let Some(number) = value.as_f64() {
             let whole = value.as_u64().map(thousands);
             numbers.row(vec![name.clone(), whole.unwrap_or_else(|| format!("{number:.4}"))]);

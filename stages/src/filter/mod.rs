@@ -84,7 +84,7 @@ impl Filter {
 impl StageKind for Filter {
     const KIND: &'static str = "filter";
     const VERSION: u32 = 2;
-    const ABOUT: &'static str = "Leave rows out: by an SQL condition, or because they repeat an earlier row";
+    const ABOUT: &'static str = "leave rows out: by an SQL condition, or because they repeat an earlier row";
 }
 
 impl Parameters for Filter {

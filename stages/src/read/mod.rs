@@ -158,7 +158,8 @@ fn partition_rows() -> u64 {
 impl StageKind for Read {
     const KIND: &'static str = "read";
     const VERSION: u32 = 3;
-    const ABOUT: &'static str = "Raw files as rows: parquet, arrow, jsonl, json, csv, tsv, webdataset tar";
+    const ABOUT: &'static str =
+        "make rows of raw files: parquet, arrow, jsonl, json, csv, tsv, webdataset tar";
 }
 
 impl Parameters for Read {
