@@ -35,7 +35,21 @@ LINES = {
 }
 
 
-def peer_train(size, stage, batch, steps):
+def seconds(device):
+    """The time at which everything that was asked of the device is done."""
+    if device.startswith("cuda"):
+        import torch
+        torch.cuda.synchronize()
+    return time.time()
+
+
+def memory(device):
+    """The most memory that torch held on a GPU, in MiB."""
+    import torch
+    return {"torch_mib": torch.cuda.max_memory_allocated() >> 20} if device.startswith("cuda") else {}
+
+
+def peer_train(size, stage, batch, steps, device="cpu", dtype="float32"):
     """Samples/s of the median step in torch."""
     import torch
     from torch import nn
@@ -92,41 +106,41 @@ def peer_train(size, stage, batch, steps):
         ids, labels, mask = torch.zeros(batch, tokens, dtype=torch.long), torch.full((batch, tokens), -100), torch.zeros(batch, tokens, dtype=torch.long)
         for n, (one, label) in enumerate(made):
             ids[n, :len(one)], labels[n, :len(one)], mask[n, :len(one)] = one, label, 1
-        return ids, labels, mask, torch.randn(batch, 3, 224, 224, generator=generator)
+        return [made.to(device) for made in (ids, labels, mask, torch.randn(batch, 3, 224, 224, generator=generator).to(getattr(torch, dtype)))]
 
-    model = Vlm()
+    model = Vlm().to(device, getattr(torch, dtype))
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-4)
     times = []
     for step in range(steps + 1):
         made = rows()
-        start = time.time()
+        start = seconds(device)
         loss = model(*made)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         loss.item()
-        times.append(time.time() - start)
-    return {"rate": batch / statistics.median(times[1:])}
+        times.append(seconds(device) - start)
+    return {"rate": batch / statistics.median(times[1:])} | memory(device)
 
 
-def peer_generate(prompt, new):
-    """Tokens/s of a full-size random Qwen3-0.6B, greedy, with its cache."""
+def peer_generate(prompt, new, size="0.6b", device="cpu", dtype="float32"):
+    """Tokens/s of a random Qwen3, by default of 0.6B, greedy, with its cache."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(Qwen3Config(rope_theta=1e6, tie_word_embeddings=True, **SIZES["0.6b"][0])).eval()
-    ids = torch.randint(10, 151000, (1, prompt))
+    model = Qwen3ForCausalLM(Qwen3Config(rope_theta=1e6, tie_word_embeddings=True, **SIZES[size][0])).eval().to(device, getattr(torch, dtype))
+    ids = torch.randint(10, SIZES[size][0]["vocab_size"], (1, prompt), device=device)
     prefill, decode = [], []
     with torch.no_grad():
         for _ in range(4):
-            start = time.time()
+            start = seconds(device)
             out = model(ids, use_cache=True, logits_to_keep=1)
-            prefill.append(prompt / (time.time() - start))
-            start = time.time()
+            prefill.append(prompt / (seconds(device) - start))
+            start = seconds(device)
             for _ in range(new):
                 out = model(out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values, use_cache=True)
-            decode.append(new / (time.time() - start))
-    return {"prefill": statistics.median(prefill[1:]), "decode": statistics.median(decode[1:])}
+            decode.append(new / (seconds(device) - start))
+    return {"prefill": statistics.median(prefill[1:]), "decode": statistics.median(decode[1:])} | memory(device)
 
 
 def ours(llavm, command):
