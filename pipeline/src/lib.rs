@@ -46,6 +46,13 @@ pub use store::{gc, verify};
 pub use table::counts::{Counts, Exceeded};
 pub use table::ipc::ArrowFile;
 
+/// Runs gone through without doing anything.
+pub mod rehearsal {
+    pub use crate::exec::elsewhere::LOOKUPS;
+    pub use crate::schedule::rehearsal::keys_only::KeysOnly;
+    pub use crate::schedule::rehearsal::{Ask, Cluster, How, Rehearsed, Wave, Work};
+}
+
 /// Where results are kept: in a folder, in a bucket, or wherever else [`Store`](storage::Store) is implemented.
 pub mod storage {
     pub use crate::store::folder::Folder;

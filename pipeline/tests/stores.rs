@@ -441,3 +441,22 @@ fn content_on_a_machine_is_not_fetched_again_and_what_was_not_used_for_long_goes
     assert!(files(&content).is_empty());
     assert_eq!(read().num_rows(), 820, "it is fetched again");
 }
+
+/// `packed` reads texts, and of `pixels` only which rows were rejected.
+#[test]
+fn a_table_is_not_fetched_for_its_rejects_where_its_record_tells_them() {
+    let mut elsewhere = Elsewhere::new();
+    for stage in ["loud", "pixels"] {
+        elsewhere.world.options.until = Some(stage.to_owned());
+        elsewhere.run("one");
+    }
+    // A job that reads the folder would compare all that it names with the records.
+    elsewhere.world.options.until = Some("packed".to_owned());
+    elsewhere.run("two");
+    let content = elsewhere.machine("two").join("content/tables");
+    let fetched = |stage: &str| content.join(stage).exists();
+    assert!(fetched("loud") && !fetched("pixels"));
+    elsewhere.world.options.until = None;
+    elsewhere.run("two");
+    assert!(fetched("pixels") && elsewhere.stored() == undisturbed(&world()));
+}

@@ -7,6 +7,7 @@ use crate::exec::local::spec;
 use crate::keys::session::Session;
 use crate::keys::tasks::Tasks;
 use crate::schedule::options::{Finished, Options};
+use crate::schedule::rehearsal::{self, Cluster, Rehearsed};
 use crate::schedule::run::{self, Scope};
 use crate::schedule::work::{Ended, WorkOptions, work};
 use crate::spec::error::StageError;
@@ -104,6 +105,13 @@ impl Engine {
         let tasks = Tasks::new(&session);
         let scope = Scope { may_run: self.may_run.clone(), force: self.force.clone() };
         run::run(&session, &tasks, scope, &self.options, self.executor.as_deref(), watch)
+    }
+
+    /// A run in the time that `cluster` makes up, without doing anything. Jobs are left out.
+    pub fn rehearse(&self, cluster: &mut dyn Cluster) -> Result<Rehearsed, RunError> {
+        let session = self.open_session(&self.nodes, Watch::nobody())?;
+        let tasks = Tasks::new(&session);
+        Ok(rehearsal::rehearse(&session, &tasks, cluster))
     }
 
     /// Refuses a store that hosts cannot share.

@@ -15,6 +15,7 @@ use crate::store::record::find_table;
 use crate::table::ipc::ArrowFile;
 use crate::table::read::Opener;
 use crate::table::rejects::{self, REJECT};
+use arrow::array::StringArray;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,6 +128,16 @@ impl Builder<'_> {
 }
 
 impl Opener for Builder<'_> {
+    fn told(&self, id: TaskId) -> Result<Option<StringArray>, StageError> {
+        let entry = self.host.entry(id).ok_or_else(|| StageError::new("an input is not there"))?;
+        let store = self.session.store.as_ref();
+        if store.is_here(&self.content(id, &entry)) {
+            return Ok(None);
+        }
+        let record = find_table(store, self.session.name(self.tasks.all[id].node), &entry.key)?;
+        Ok(record.and_then(|record| rejects::told(&record)))
+    }
+
     fn open(&self, id: TaskId, whole: bool) -> Result<ArrowFile, StageError> {
         let entry = self.host.entry(id).ok_or_else(|| StageError::new("an input is not there"))?;
         let needed = if whole { Checked::Whole } else { Checked::Rejects };

@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Outputs that one thread of the planner asks the store for at once: an answer of a bucket takes a while.
+pub const LOOKUPS: usize = 16;
+
 /// How often what is not seen yet is looked for.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -112,9 +115,8 @@ impl Executor for Elsewhere<'_> {
     }
 
     fn execute_all(&self, specs: &[TaskSpec]) -> Vec<Result<Committed, TaskError>> {
-        let turns =
-            specs.iter().map(|spec| self.turn(spec).unwrap_or_else(|cause| Turn::Over(Err(cause.into()))));
-        let turns: Vec<Turn> = turns.collect();
+        let turn = |spec: &TaskSpec| self.turn(spec).unwrap_or_else(|cause| Turn::Over(Err(cause.into())));
+        let turns: Vec<Turn> = apart(specs.iter().collect(), turn);
         let is_handed_on = |turn: &Turn| matches!(turn, Turn::HandOn(..));
         let handed_on = specs.iter().zip(&turns).filter(|(_, turn)| is_handed_on(turn));
         let handed_on: Vec<TaskSpec> = handed_on.map(|(spec, _)| spec.clone()).collect();
@@ -125,14 +127,19 @@ impl Executor for Elsewhere<'_> {
             all => self.executor.execute_all(all),
         }
         .into_iter();
-        let end = |turn| match turn {
-            Turn::Over(ended) => ended,
-            Turn::HandOn(id, key) => ended
-                .next()
-                .unwrap_or_else(|| Err(StageError::new("the executor did not say how it ended").into()))
-                .and_then(|done| self.committed(id, &key, done.reused)),
+        let lost = || Err(StageError::new("the executor did not say how it ended").into());
+        let with_end = |turn: Turn| {
+            let end = is_handed_on(&turn).then(|| ended.next().unwrap_or_else(lost));
+            (turn, end)
         };
-        turns.into_iter().map(end).collect()
+        let ends: Vec<_> = turns.into_iter().map(with_end).collect();
+        apart(ends, |end| match end {
+            (Turn::Over(ended), _) => ended,
+            (Turn::HandOn(id, key), Some(done)) => {
+                done.and_then(|done| self.committed(id, &key, done.reused))
+            }
+            (Turn::HandOn(..), None) => lost(),
+        })
     }
 
     fn batch(&self, stage: &str, ready: usize) -> usize {
@@ -142,4 +149,24 @@ impl Executor for Elsewhere<'_> {
     fn slots(&self) -> Option<usize> {
         self.executor.slots()
     }
+}
+
+/// Does something for each item, several at once; what came of it, in order.
+fn apart<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    if items.len() < 2 {
+        return items.into_iter().map(work).collect();
+    }
+    let left = Mutex::new(items.into_iter().enumerate());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let some = || std::iter::from_fn(next).map(|(n, item)| (n, work(item))).collect::<Vec<_>>();
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..LOOKUPS).map(|_| scope.spawn(some)).collect();
+        // A panic goes on here: whoever asked says what it was.
+        let joined = |thread: std::thread::ScopedJoinHandle<'_, Vec<(usize, R)>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().flat_map(joined).collect()
+    });
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().map(|(_, done)| done).collect()
 }

@@ -152,3 +152,12 @@ impl Tasks {
 pub fn is_sequential(session: &Session<'_>, node: NodeIndex) -> bool {
     matches!(&session.graph.nodes[node].stage.role, Role::Map(stage) if stage.sequential().is_some())
 }
+
+/// Whether a task is the next of the same partition behind another, or of a sequential pass: a process that has done that one can
+/// go on with it.
+pub fn follows(session: &Session<'_>, done: &Task, task: &Task) -> bool {
+    let is_pass = |task: &Task| task.pass == Pass::Main && is_sequential(session, task.node);
+    let is_map = matches!(session.graph.nodes[task.node].stage.role, Role::Map(_));
+    let is_next = if is_pass(done) { task.node == done.node } else { !is_pass(task) };
+    is_map && is_next
+}

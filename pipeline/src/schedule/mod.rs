@@ -11,6 +11,7 @@
 //! | `scheduler.rs` | what is next |
 //! | `run.rs`, `worker.rs`, `job.rs` | a run, its workers and its jobs |
 //! | `work.rs` | single tasks that another process has planned |
+//! | `rehearsal/` | a run gone through without doing anything, to see what bounds it |
 //! | `host.rs`, `events.rs` | what builds see of the run, and what is reported of it |
 //! | `budgets.rs` | rejects against what the manifest allows |
 //! | `roots.rs` | writes down what the manifest stands for |
@@ -24,6 +25,7 @@ mod ids;
 mod job;
 pub mod memory;
 pub mod options;
+pub mod rehearsal;
 mod report;
 mod roots;
 pub mod run;

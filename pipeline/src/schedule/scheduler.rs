@@ -119,10 +119,8 @@ impl<'a> Scheduler<'a> {
             if state.open == 0 || self.is_stopped(&state) {
                 return Vec::new();
             }
-            let ready = state.ready.len();
-            if let Some((_, id)) = state.ready.pop_first() {
-                let more = batch(id, ready).saturating_sub(1);
-                return self.with_more(&mut state, id, more);
+            if let Some(ids) = self.take_ready(&mut state, &batch) {
+                return ids;
             }
             let now = Instant::now();
             if let Some(due) = state.deferred.iter().position(|(when, _)| *when <= now) {
@@ -130,6 +128,18 @@ impl<'a> Scheduler<'a> {
             }
             state = self.wait_on(state);
         }
+    }
+
+    /// As [`Scheduler::take`], for who must not wait: nothing when nothing is ready now.
+    pub fn take_now(&self, batch: impl Fn(TaskId, usize) -> usize) -> Option<Vec<TaskId>> {
+        self.take_ready(&mut self.lock(), &batch)
+    }
+
+    fn take_ready(&self, state: &mut State, batch: &impl Fn(TaskId, usize) -> usize) -> Option<Vec<TaskId>> {
+        let ready = state.ready.len();
+        let (_, id) = state.ready.pop_first()?;
+        let more = batch(id, ready).saturating_sub(1);
+        Some(self.with_more(state, id, more))
     }
 
     fn with_more(&self, state: &mut State, id: TaskId, more: usize) -> Vec<TaskId> {

@@ -8,12 +8,11 @@ use crate::exec::executor::{Committed, Executor, TaskError, TaskSpec};
 use crate::exec::local::spec as spec_of;
 use crate::keys::builder::{Entries, Entry, KeyBuilder, Known};
 use crate::keys::session::Session;
-use crate::keys::tasks::{Pass, Task, TaskId, Tasks, is_sequential};
+use crate::keys::tasks::{TaskId, Tasks, follows};
 use crate::spec::error::StageError;
 use crate::spec::event::{Event, Observer};
 use crate::spec::graph::NodeIndex;
 use crate::spec::panics::catch;
-use crate::spec::registry::Role;
 use crate::table::find::find;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,7 +110,7 @@ impl<'a> Follow<'a> {
         let (Ended::Done(_), Ok(done)) = (ended, self.builder.task(spec)) else { return };
         for &id in self.dependents.get(done).into_iter().flatten() {
             let task = &self.builder.tasks.all[id];
-            if !self.follows(&self.builder.tasks.all[done], task) {
+            if !follows(self.builder.session, &self.builder.tasks.all[done], task) {
                 continue;
             }
             // Whoever planned the task finds what cannot be named now later on.
@@ -122,15 +121,6 @@ impl<'a> Follow<'a> {
                 queue.lock().unwrap_or_else(PoisonError::into_inner).push_front(next);
             }
         }
-    }
-
-    /// Whether a task is the next of the same partition, or of a sequential pass.
-    fn follows(&self, done: &Task, task: &Task) -> bool {
-        let session = self.builder.session;
-        let is_pass = |task: &Task| task.pass == Pass::Main && is_sequential(session, task.node);
-        let is_map = matches!(session.graph.nodes[task.node].stage.role, Role::Map(_));
-        let is_next = if is_pass(done) { task.node == done.node } else { !is_pass(task) };
-        is_map && is_next
     }
 }
 

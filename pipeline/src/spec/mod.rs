@@ -8,6 +8,7 @@ mod fields;
 pub mod graph;
 pub mod manifest;
 pub mod panics;
+pub mod read_through;
 pub mod registry;
 pub mod rejects;
 pub mod run_error;

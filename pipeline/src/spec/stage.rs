@@ -26,6 +26,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use crate::spec::read_through::ReadThrough;
 pub use estimate::{Estimate, Expected};
 pub use job::{JobContext, JobStage, Ledger, Lineage, Origin, OriginStage, RowAccess, Settings};
 
@@ -35,6 +36,9 @@ pub const BATCH_ROWS: usize = 128;
 
 /// Rows in one partition unless a source says otherwise.
 pub const PARTITION_ROWS: usize = 4096;
+
+/// Reads a file that is hashed meanwhile.
+pub type Pass<'a> = &'a mut (dyn FnMut(&Arc<ReadThrough>) + Send);
 
 /// A content digest (blake3).
 pub type Digest = blake3::Hash;
@@ -142,17 +146,6 @@ pub trait Memory: Send + Sync {
     /// As [`OpenContext::remembered`].
     fn remembered(
         &self,
-        key: &str,
-        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
-    ) -> Result<Vec<u8>, StageError>;
-}
-
-/// Keeps nothing.
-struct Forgetful;
-
-impl Memory for Forgetful {
-    fn remembered(
-        &self,
         _key: &str,
         compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
     ) -> Result<Vec<u8>, StageError> {
@@ -160,19 +153,31 @@ impl Memory for Forgetful {
     }
 }
 
+/// Keeps nothing.
+struct Forgetful;
+
+impl Memory for Forgetful {}
+
 /// What a stage may use while it is opened.
 pub trait OpenContext: Sync {
     /// The content digest of a file; remembered by its identity (path, inode, size, modification and change time).
     fn file_digest(&self, path: &Path) -> Result<Digest, StageError>;
+    /// [`OpenContext::file_digest`] of a file that is read to its end anyway: where the digest is not known, `pass` is called, and what it
+    /// reads is hashed as it goes. Not called otherwise.
+    fn file_digest_reading(&self, path: &Path, _pass: Pass<'_>) -> Result<Digest, StageError> {
+        self.file_digest(path)
+    }
     /// The content digest of many files at once, in order; remembered as one entry under `memo` as long as no file's (path,
     /// identity) changes. For folders of loose images.
     fn files_digest(&self, memo: &str, paths: &[PathBuf]) -> Result<Digest, StageError>;
-    /// A value computed from content alone (a row index of a big file), kept in the store under its key.
+    /// A value computed from content alone (a row index of a big file), kept in the store under its key. Default: nothing is kept.
     fn remembered(
         &self,
-        key: &str,
+        _key: &str,
         compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
-    ) -> Result<Vec<u8>, StageError>;
+    ) -> Result<Vec<u8>, StageError> {
+        compute()
+    }
     /// [`OpenContext::remembered`] for as long as what is opened lives. Default: nothing is kept.
     fn memory(&self) -> Arc<dyn Memory> {
         Arc::new(Forgetful)

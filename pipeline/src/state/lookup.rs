@@ -4,7 +4,7 @@
 //! output is. Where it is not, everything after it is unknown: what is made may turn out the same as before.
 
 use crate::keys::builder::{Entries, KeyBuilder};
-use crate::keys::session::Session;
+use crate::keys::session::{Session, named_pool};
 use crate::keys::tasks::{Pass, TaskId, Tasks, is_sequential};
 use crate::spec::graph::NodeIndex;
 use crate::spec::run_error::RunError;
@@ -51,6 +51,8 @@ impl Snapshot<'_> {
 pub fn lookup(session: &Session<'_>, tasks: &Tasks, force: &BTreeSet<NodeIndex>) -> Result<Lookup, RunError> {
     let entries = Entries::new(tasks.all.len());
     let mut cached = Vec::with_capacity(tasks.all.len());
+    let asking = session.store.at_once().map(|threads| named_pool("lookup", threads)).transpose()?;
+    let pool = asking.as_ref().unwrap_or(&session.pool);
     for node in 0..session.graph.nodes.len() {
         for pass in [Pass::Intermediate, Pass::Main] {
             let one = |id| look(session, tasks, &entries, force, id);
@@ -58,7 +60,7 @@ pub fn lookup(session: &Session<'_>, tasks: &Tasks, force: &BTreeSet<NodeIndex>)
             let found: Vec<Result<Cached, RunError>> = if pass == Pass::Main && is_sequential(session, node) {
                 tasks.of(node, pass).map(one).collect()
             } else {
-                session.pool.install(|| tasks.of(node, pass).into_par_iter().map(one).collect())
+                pool.install(|| tasks.of(node, pass).into_par_iter().map(one).collect())
             };
             for one in found {
                 cached.push(one?);

@@ -7,7 +7,7 @@
 
 use crate::spec::error::StageError;
 use crate::spec::event::{Event, Watch};
-use crate::spec::stage::{Digest, Memory, OpenContext};
+use crate::spec::stage::{Digest, Memory, OpenContext, Pass, ReadThrough};
 use crate::store::files::{self, at};
 use crate::store::identity::Identity;
 use crate::store::objects::remote::{self, RemoteFile, is_remote};
@@ -142,12 +142,71 @@ impl<'a> FileDigests<'a> {
         at(&path, file.and_then(|mut file| file.write_all(line.as_bytes())))
     }
 
-    /// Hashes a file that must not change meanwhile.
-    fn hash_unchanging(&self, path: &Path, identity: Identity) -> Result<Digest, StageError> {
-        tracing::debug!(path = %path.display(), "hashing");
+    /// The digest of a file: the known one, or what `hash` finds, which is remembered.
+    fn digest_by(
+        &self,
+        path: &Path,
+        hash: impl FnOnce(&Path) -> Result<Digest, StageError>,
+    ) -> Result<Digest, StageError> {
+        if is_remote(path) {
+            return Ok(RemoteFile::open(path)?.digest());
+        }
+        let before = at(path, fs::metadata(path))?;
+        let identity = Identity::of(path, &before);
+        let known = self.known().get(&identity).copied();
+        if let Some(digest) = known {
+            return Ok(digest);
+        }
+        let digest = self.unchanging(path, identity, hash)?;
+        if identity.is_settled(self.settled) {
+            self.append(&line(&identity, digest))?;
+            self.known().insert(identity, digest);
+        }
+        Ok(digest)
+    }
+
+    fn hash(&self, path: &Path) -> Result<Digest, StageError> {
         let hashed = files::hash_file_with(path, &mut |bytes| self.read(path, bytes));
+        at(path, hashed).map(|(digest, _)| digest)
+    }
+
+    /// Hashes a file while `pass` reads it on a thread of its own, so that this one can say how far it is.
+    fn hash_reading(&self, path: &Path, pass: Pass<'_>) -> Result<Digest, StageError> {
+        let through = Arc::new(at(path, ReadThrough::open(path))?);
+        let waiting = std::thread::current();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                pass(&through);
+                let digest = through.finish();
+                waiting.unpark();
+                digest
+            });
+            let mut reported = 0;
+            while !reader.is_finished() {
+                std::thread::park_timeout(REPORT_EVERY);
+                let bytes = through.bytes();
+                if self.read(path, bytes - reported).is_err() {
+                    through.stop();
+                }
+                reported = bytes;
+            }
+            let digest = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.watch.go_on()?;
+            at(path, digest)
+        })
+    }
+
+    /// Hashes a file that must not change meanwhile.
+    fn unchanging(
+        &self,
+        path: &Path,
+        identity: Identity,
+        hash: impl FnOnce(&Path) -> Result<Digest, StageError>,
+    ) -> Result<Digest, StageError> {
+        tracing::debug!(path = %path.display(), "hashing");
+        let digest = hash(path);
         self.watch.go_on()?;
-        let (digest, _) = at(path, hashed)?;
+        let digest = digest?;
         if Identity::of(path, &at(path, fs::metadata(path))?) == identity {
             return Ok(digest);
         }
@@ -180,21 +239,11 @@ impl OpenContext for FileDigests<'_> {
     }
 
     fn file_digest(&self, path: &Path) -> Result<Digest, StageError> {
-        if is_remote(path) {
-            return Ok(RemoteFile::open(path)?.digest());
-        }
-        let before = at(path, fs::metadata(path))?;
-        let identity = Identity::of(path, &before);
-        let known = self.known().get(&identity).copied();
-        if let Some(digest) = known {
-            return Ok(digest);
-        }
-        let digest = self.hash_unchanging(path, identity)?;
-        if identity.is_settled(self.settled) {
-            self.append(&line(&identity, digest))?;
-            self.known().insert(identity, digest);
-        }
-        Ok(digest)
+        self.digest_by(path, |path| self.hash(path))
+    }
+
+    fn file_digest_reading(&self, path: &Path, pass: Pass<'_>) -> Result<Digest, StageError> {
+        self.digest_by(path, |path| self.hash_reading(path, pass))
     }
 
     fn files_digest(&self, memo: &str, paths: &[PathBuf]) -> Result<Digest, StageError> {
@@ -213,7 +262,7 @@ impl OpenContext for FileDigests<'_> {
         let digests: Result<Vec<Digest>, StageError> = paths
             .par_iter()
             .zip(&found)
-            .map(|(path, file)| self.hash_unchanging(path, Identity::of(path, file)))
+            .map(|(path, file)| self.unchanging(path, Identity::of(path, file), |path| self.hash(path)))
             .collect();
         let mut all = blake3::Hasher::new();
         for digest in digests? {
@@ -446,6 +495,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_read_anyway_is_hashed_meanwhile_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = folder.path().join("raw");
+        fs::write(&raw, b"one line\nanother").unwrap();
+        tick();
+        let digests = open(&folder.path().join("store"));
+        let mut passes = 0;
+        let mut pass = |through: &Arc<ReadThrough>| {
+            passes += 1;
+            let mut line = [0; 9];
+            assert_eq!(through.read_at(&mut line, 0).unwrap(), 9);
+        };
+        let digest = blake3::hash(b"one line\nanother");
+        assert_eq!(digests.file_digest_reading(&raw, &mut pass).unwrap(), digest);
+        assert_eq!(digests.file_digest_reading(&raw, &mut pass).unwrap(), digest);
+        assert_eq!(digests.file_digest(&raw).unwrap(), digest);
+        assert_eq!((passes, digests.known().len()), (1, 1));
+        assert_eq!(digests.hashed.lock().unwrap().bytes, 16, "every byte once");
+    }
+
+    #[test]
     fn hashing_ends_when_the_run_is_cancelled() {
         use crate::spec::event::Silent;
         use std::sync::atomic::AtomicBool;
@@ -456,6 +526,8 @@ mod tests {
         let watch = Watch { observer: &Silent, cancel: &cancel };
         let digests = FileDigests { watch, ..open(&folder.path().join("store")) };
         assert_eq!(digests.file_digest(&raw).unwrap_err().to_string(), "interrupted");
+        let read = digests.file_digest_reading(&raw, &mut |_| {});
+        assert_eq!(read.unwrap_err().to_string(), "interrupted");
         assert!(digests.known().is_empty());
     }
 }

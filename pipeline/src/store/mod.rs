@@ -68,6 +68,10 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Content as a file or folder of this machine; `None` when it is not there.
     fn content(&self, address: &Address) -> Result<Option<PathBuf>, StageError>;
+    /// Whether [`Store::content`] has to fetch nothing.
+    fn is_here(&self, _address: &Address) -> bool {
+        true
+    }
     /// As [`Store::content`], but as it lies in the store, whatever this machine has kept of it.
     fn reread(&self, address: &Address) -> Result<Option<PathBuf>, StageError>;
     /// Bytes of content, which need not be on this machine: of a folder those of every file in it, of a table those of the
@@ -101,6 +105,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> Result<(), StageError>;
     fn delete_root(&self, name: &str) -> Result<(), StageError>;
 
+    /// How many questions to ask at once where each takes a while; `None` where an answer only takes work.
+    fn at_once(&self) -> Option<usize> {
+        None
+    }
     /// Refuses a store whose leases are not seen by all hosts that may use it.
     fn check_shareable(&self) -> Result<(), StageError> {
         Ok(())

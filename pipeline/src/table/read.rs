@@ -2,17 +2,25 @@
 
 use super::assemble::Leaves;
 use super::ipc::ArrowFile;
-use super::rejects::REJECT;
+use super::rejects::{REJECT, field};
 use crate::keys::recipe::{Read, Recipe};
 use crate::keys::session::Session;
 use crate::keys::tasks::{Pass, TaskId, Tasks};
 use crate::spec::error::StageError;
 use crate::spec::stage::BatchIterator;
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::Schema;
+use std::sync::Arc;
 
 /// Opens stored partitions whose content was compared with their record.
 pub trait Opener: Sync {
     /// With `whole`, all bytes of the file were compared, otherwise only the column `reject`.
     fn open(&self, task: TaskId, whole: bool) -> Result<ArrowFile, StageError>;
+
+    /// The column `reject` of a partition whose file would have to be fetched first, where its record tells all of it.
+    fn told(&self, _task: TaskId) -> Result<Option<StringArray>, StageError> {
+        Ok(None)
+    }
 }
 
 /// What reads tables.
@@ -61,6 +69,12 @@ impl<'a> Reader<'a> {
     ) -> Result<BatchIterator<'a>, StageError> {
         let task = self.tasks.id(node, pass, partition);
         let task = task.ok_or_else(|| StageError::new(format!("there is no partition {partition}")))?;
+        if columns.is_empty()
+            && let Some(rejects) = self.opener.told(task)?
+        {
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field()])), vec![Arc::new(rejects)]);
+            return Ok(Box::new(std::iter::once(batch.map_err(StageError::from))));
+        }
         let mut all = columns.to_vec();
         all.push(REJECT);
         Ok(self.opener.open(task, !columns.is_empty())?.into_batches(&all))

@@ -2,7 +2,7 @@
 
 use crate::spec::error::StageError;
 use crate::spec::rejects::{Reason, Rejects};
-use crate::store::record::RejectedRow;
+use crate::store::record::{RejectedRow, TableRecord};
 use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use std::sync::Arc;
@@ -70,6 +70,18 @@ pub fn hash(hasher: &mut blake3::Hasher, first_row: u64, column: &StringArray) {
     }
 }
 
+/// The column as a record tells it; `None` where earlier stages have rejected rows, which it does not list.
+pub fn told(record: &TableRecord) -> Option<StringArray> {
+    if record.usable != record.rows {
+        return None;
+    }
+    let rows = usize::try_from(record.rows).ok()?;
+    let column = after(&StringArray::new_null(rows), &record.rejects);
+    let mut hasher = blake3::Hasher::new();
+    hash(&mut hasher, 0, &column);
+    (hasher.finalize().to_hex().as_str() == record.reject_digest).then_some(column)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +105,36 @@ mod tests {
         assert_eq!(first_of(&[&a, &b], 3), StringArray::from(vec![None, Some("a/x: 1"), Some("b/y: 3")]));
         assert_eq!(first_of(&[&a], 3), a);
         assert_eq!(first_of(&[], 2), StringArray::new_null(2));
+    }
+
+    #[test]
+    fn a_record_tells_the_column_unless_earlier_stages_have_rejected_rows() {
+        let column = StringArray::from(vec![None, Some("toy/bad: now"), None]);
+        let mut hasher = blake3::Hasher::new();
+        hash(&mut hasher, 0, &column);
+        let mut record = TableRecord {
+            rows: 3,
+            batches: 1,
+            bytes: 1,
+            digest: String::new(),
+            reject_digest: hasher.finalize().to_hex().to_string(),
+            usable: 3,
+            longest_run: 1,
+            rejects: vec![RejectedRow { row: 1, reason: "toy/bad: now".into() }],
+            derived: Vec::new(),
+            key: crate::store::key::KeyParts {
+                kind: String::new(),
+                version: 1,
+                params: serde_json::Value::Null,
+                resources: std::collections::BTreeMap::new(),
+                inputs: Vec::new(),
+                context: std::collections::BTreeMap::new(),
+            },
+        };
+        assert_eq!(told(&record), Some(column));
+        record.rejects[0].row = 2;
+        assert_eq!(told(&record), None, "its digest says something else");
+        (record.rejects[0].row, record.usable) = (1, 2);
+        assert_eq!(told(&record), None);
     }
 }

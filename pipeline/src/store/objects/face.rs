@@ -9,7 +9,7 @@ use tokio::sync::oneshot::{self, Sender};
 use tokio::task::JoinHandle;
 
 /// Requests that may wait for the network at once.
-const REQUESTS: usize = 64;
+pub const REQUESTS: usize = 64;
 
 /// Runs requests as long as it lives.
 #[derive(Debug)]

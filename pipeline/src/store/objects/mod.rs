@@ -28,6 +28,10 @@
 //! | `trouble.rs` | errors in words |
 //! | `probe.rs` | refuses a bucket without conditional puts |
 //! | `lease.rs` | leases |
+//! | `names.rs` | names of objects, and what a name says |
+//! | `publish.rs` | content, records and roots on their way into the bucket |
+//! | `listing.rs` | what lies there |
+//! | `users.rs` | who uses it, and who removes things |
 //! | `cache.rs` | content on this machine, which training maps |
 //! | `remote.rs` | raw files in buckets, which are no part of a store |
 
@@ -36,10 +40,14 @@ mod cache;
 mod client;
 mod face;
 mod lease;
+mod listing;
+mod names;
 mod probe;
+mod publish;
 pub mod remote;
 mod transfer;
 mod trouble;
+mod users;
 
 use super::files;
 use super::place::Place;
@@ -48,8 +56,9 @@ use super::{Address, Commit, Held, Kind, Listed, Store, What};
 use crate::spec::error::StageError;
 use account::Account;
 use cache::Cache;
-use client::{Client, Named, Object};
+use client::{Client, Named};
 use lease::Leases;
+use names::{DAMAGED, address_of, attempt, content_key, mark_key, root_key, text};
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, PutMode};
@@ -57,21 +66,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Where the mark of damaged content is.
-const DAMAGED: &str = "damaged";
-/// The lease of whoever removes things, and those of all who use the store.
-const EXCLUSIVE: &str = "locks/exclusive";
-const USERS: &str = "locks/users";
-
-/// How often a put over a version is tried: each time somebody else was first.
-const TRIES: u32 = 1_000;
-
-/// The longest pause between two tries, in milliseconds.
-const LONGEST_PAUSE: u64 = 500;
-
-/// Hexadecimal digits that name an attempt.
-const ATTEMPT: usize = 32;
 
 /// Sizes and times.
 #[derive(Clone, Copy, Debug)]
@@ -113,34 +107,6 @@ pub struct Objects {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The name of an object.
-fn text(path: &Path) -> String {
-    let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    parts.join("/")
-}
-
-fn mark_key(address: &Address) -> String {
-    format!("{DAMAGED}/{}", text(&address.content_name()))
-}
-
-fn root_key(name: &str) -> String {
-    format!("index/{name}.json")
-}
-
-/// The attempt that a record names.
-fn attempt(record: &[u8]) -> String {
-    blake3::hash(record).to_hex()[..ATTEMPT].to_owned()
-}
-
-/// The objects of content: of a table its own name, of a folder what those of its files begin with.
-fn content_key(address: &Address, attempt: &str) -> String {
-    let name = text(&address.content_name());
-    match address.kind {
-        Kind::Table => name,
-        Kind::Folder => format!("{name}/{attempt}"),
-    }
 }
 
 impl Objects {
@@ -254,65 +220,10 @@ impl Objects {
         self.cache.adopt(&key, unfinished.path(), &scratch).map(Some)
     }
 
-    fn put_content(&self, commit: &Commit<'_>, key: &str) -> Result<(), StageError> {
-        let Commit { content, from, force, .. } = *commit;
-        if content.kind == Kind::Table {
-            let size = files::size(from)?;
-            let is_there =
-                || Ok::<_, StageError>(self.client.head(key)?.is_some_and(|there| there.bytes == size));
-            if !force && !self.is_damaged(content)? && is_there()? {
-                return Ok(());
-            }
-            return transfer::upload(&self.client, from, key, self.limits.part);
-        }
-        for file in files::files_below(from)? {
-            let to = format!("{key}/{}", text(&file));
-            transfer::upload(&self.client, &from.join(&file), &to, self.limits.part)?;
-        }
-        Ok(())
-    }
-
-    /// Puts a record where there is none, or one that is not accepted; gives the one that is there then.
-    fn put_record(&self, commit: &Commit<'_>) -> Result<Vec<u8>, StageError> {
-        let key = text(&commit.record.record_name());
-        let mut mode = PutMode::Create;
-        for tried in 0..TRIES {
-            if self.client.put(&key, commit.bytes.to_vec().into(), mode)?.is_some() {
-                return Ok(commit.bytes.to_vec());
-            }
-            mode = match self.client.get(&key)? {
-                None => PutMode::Create,
-                Some(there) if there.bytes == commit.bytes => return Ok(commit.bytes.to_vec()),
-                Some(Object { bytes, version, .. }) => {
-                    // A folder's record says where its files are.
-                    self.remember(commit.record, &bytes);
-                    if !commit.force && (commit.accepts)(&bytes)? {
-                        return Ok(bytes.to_vec());
-                    }
-                    PutMode::Update(version)
-                }
-            };
-            self.pause(tried);
-        }
-        Err(self.contended(&key))
-    }
-
     fn remember(&self, record: &Address, bytes: &[u8]) {
         if record.kind == Kind::Folder {
             lock(&self.attempts).insert(record.clone(), attempt(bytes));
         }
-    }
-
-    /// Before the next try: longer each time, and not as long as others wait.
-    fn pause(&self, tried: u32) {
-        let digest = blake3::hash(self.leases.unique().as_bytes());
-        let longest = (1_u64 << tried.min(9)).min(LONGEST_PAUSE);
-        std::thread::sleep(Duration::from_millis(u64::from(digest.as_bytes()[0]) * longest / 256));
-    }
-
-    fn contended(&self, key: &str) -> StageError {
-        let text = format!("{}: `{key}` was changed by others {TRIES} times in a row", self.client.name);
-        StageError::new(text).help("Run the same command again.")
     }
 
     /// Content that is damaged.
@@ -325,102 +236,6 @@ impl Objects {
             );
         }
         Ok(damaged)
-    }
-
-    /// Lists objects below `tables` or `jobs`; those of one folder together.
-    fn listed(&self, kind: Kind, folder: &str) -> Result<Vec<Listed>, StageError> {
-        let now = self.leases.now()?;
-        let mut found: BTreeMap<String, (u64, i64)> = BTreeMap::new();
-        for Named { key, bytes, modified, .. } in self.client.list(folder)? {
-            let depth = if kind == Kind::Table { 3 } else { 4 };
-            let name: Vec<&str> = key.split('/').take(depth).collect();
-            let (sum, newest) = found.entry(name.join("/")).or_insert((0, modified));
-            *sum += bytes;
-            *newest = modified.max(*newest);
-        }
-        let attempts = self.several_attempts(&found)?;
-        let damaged = self.damaged()?.clone().unwrap_or_default();
-        let is_young = |modified: i64| {
-            u128::try_from(now - modified).is_ok_and(|age| age < self.limits.young.as_millis())
-        };
-        let listed = found.into_iter().map(|(key, (bytes, modified))| {
-            let what = what(kind, &key, &attempts);
-            let damaged = matches!(&what, What::Content(address) if damaged.contains(address));
-            let young = is_young(modified) || modified > now;
-            Listed { name: key.into(), what, bytes, damaged, young }
-        });
-        Ok(listed.collect())
-    }
-
-    /// Of folders with more than one attempt: the attempt that their record names.
-    fn several_attempts(
-        &self,
-        found: &BTreeMap<String, (u64, i64)>,
-    ) -> Result<BTreeMap<Address, String>, StageError> {
-        let mut counted: BTreeMap<Address, usize> = BTreeMap::new();
-        for key in found.keys() {
-            if let What::Content(address) = what(Kind::Folder, key, &BTreeMap::new()) {
-                *counted.entry(address).or_default() += 1;
-            }
-        }
-        let mut named = BTreeMap::new();
-        for address in counted.into_iter().filter(|(_, n)| *n > 1).map(|(address, _)| address) {
-            if let Some(attempt) = self.attempt(&address, true)? {
-                named.insert(address, attempt);
-            }
-        }
-        Ok(named)
-    }
-
-    /// Leases of processes that are gone.
-    fn remove_dead(&self, leases: &[Named]) -> Result<(), StageError> {
-        let mut dead = Vec::new();
-        for lease in leases {
-            if !self.leases.is_alive(lease.modified)? {
-                dead.push(lease.key.clone());
-            }
-        }
-        if dead.is_empty() { Ok(()) } else { self.client.delete(dead) }
-    }
-
-    fn exclusive_is_held(&self) -> Result<bool, StageError> {
-        match self.client.head(EXCLUSIVE)? {
-            Some(held) => self.leases.is_alive(held.modified),
-            None => Ok(false),
-        }
-    }
-}
-
-/// What an object, or an attempt, is. `named`: of folders with several attempts, the right one.
-fn what(kind: Kind, key: &str, named: &BTreeMap<Address, String>) -> What {
-    let parts: Vec<&str> = key.split('/').collect();
-    match (kind, parts.as_slice()) {
-        (_, [_, stage, file]) => {
-            let address = |name: &str| Address { kind, stage: (*stage).to_owned(), name: name.to_owned() };
-            match file.rsplit_once('.') {
-                Some((name, "json")) => What::Record(address(name)),
-                Some((name, "arrow")) if kind == Kind::Table => What::Content(address(name)),
-                _ => What::Stray,
-            }
-        }
-        (Kind::Folder, [_, stage, name, attempt]) => {
-            let address = Address::folder(stage, name);
-            match named.get(&address) {
-                Some(right) if right != attempt => What::Stray,
-                _ => What::Content(address),
-            }
-        }
-        _ => What::Stray,
-    }
-}
-
-/// The address of `tables/<stage>/<digest>.arrow` or `jobs/<stage>/<key>`.
-fn address_of(name: &str) -> Option<Address> {
-    let parts: Vec<&str> = name.split('/').collect();
-    match parts[..] {
-        ["tables", stage, file] => Some(Address::table(stage, file.strip_suffix(".arrow")?)),
-        ["jobs", stage, key] => Some(Address::folder(stage, key)),
-        _ => None,
     }
 }
 
@@ -443,6 +258,11 @@ impl Store for Objects {
             Some(here) => Ok(Some(here)),
             None => self.fetch(address),
         }
+    }
+
+    fn is_here(&self, address: &Address) -> bool {
+        let attempt = self.attempt(address, false).ok().flatten();
+        attempt.is_some_and(|attempt| self.cache.find(&content_key(address, &attempt)).is_some())
     }
 
     fn reread(&self, address: &Address) -> Result<Option<PathBuf>, StageError> {
@@ -549,23 +369,15 @@ impl Store for Objects {
         name: &str,
         change: &mut dyn FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, StageError>,
     ) -> Result<(), StageError> {
-        let key = root_key(name);
-        for tried in 0..TRIES {
-            let (bytes, mode) = match self.client.get(&key)? {
-                Some(Object { bytes, version, .. }) => (Some(bytes.to_vec()), PutMode::Update(version)),
-                None => (None, PutMode::Create),
-            };
-            let Some(new) = change(bytes)? else { return Ok(()) };
-            if self.client.put(&key, new.into(), mode)?.is_some() {
-                return Ok(());
-            }
-            self.pause(tried);
-        }
-        Err(self.contended(&key))
+        self.change_object(&root_key(name), change)
     }
 
     fn delete_root(&self, name: &str) -> Result<(), StageError> {
         self.client.delete([root_key(name)])
+    }
+
+    fn at_once(&self) -> Option<usize> {
+        Some(face::REQUESTS)
     }
 
     fn lease(&self, stage: &str, key: &str) -> Result<Option<Held>, StageError> {
@@ -583,30 +395,11 @@ impl Store for Objects {
         self.limits.patience
     }
 
-    /// First says that it is here, and then looks for whoever removes things; that one does it the other way round.
     fn lock_shared(&self) -> Result<Held, StageError> {
-        let user = self.leases.take(&format!("{USERS}/{}", self.leases.unique()))?;
-        while self.exclusive_is_held()? {
-            std::thread::sleep(self.limits.patience);
-        }
-        Ok(Box::new(user))
+        self.begin_use()
     }
 
     fn lock_exclusive(&self) -> Result<Held, StageError> {
-        let in_use = |by: &str| {
-            let text = format!("{} is in use by {by}", self.client.name);
-            StageError::new(text)
-                .help("Wait for it to end, or stop it. What a killed process left counts for a while more.")
-        };
-        let held = self.leases.take(EXCLUSIVE)?.ok_or_else(|| in_use("another gc or verify"))?;
-        let users = self.client.list(USERS)?;
-        for user in &users {
-            if self.leases.is_alive(user.modified)? {
-                return Err(in_use("a run"));
-            }
-        }
-        self.remove_dead(&users)?;
-        self.remove_dead(&self.client.list("claims")?)?;
-        Ok(Box::new(held))
+        self.begin_removal()
     }
 }

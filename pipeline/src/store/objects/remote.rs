@@ -1,4 +1,4 @@
-//! Raw files in buckets, read by range where they lie.
+//! Raw files elsewhere, in buckets and wherever an [`Origin`] has some, read by range where they lie.
 //!
 //! Their identity is address, size and `ETag`: nobody reads a terabyte to learn whether it has changed. Ranges are asked of that
 //! `ETag` only, so a file that is replaced while it is read is an error.
@@ -13,6 +13,7 @@ use crate::store::place::Place;
 use bytes::Bytes;
 use object_store::{GetOptions, GetRange, ObjectStore};
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,21 +27,45 @@ const BLOCKS: usize = 32;
 /// Parts of a long range that are fetched at once.
 const AHEAD: usize = 4;
 
-/// A raw file in a bucket.
+/// Somewhere that files can be read by range.
+pub trait Origin: fmt::Debug + Send + Sync {
+    /// Asks for bytes of a file, of its version with this tag and no other. What is given waits for them.
+    fn ask(&self, file: &Located, range: Range<u64>) -> Result<Answer, StageError>;
+}
+
+/// Bytes on their way.
+pub type Answer = Box<dyn FnOnce() -> Result<Bytes, StageError> + Send>;
+
+/// A file elsewhere, as it was when somebody looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// What people, and keys, know it by.
+    pub url: String,
+    /// Its name at its origin.
+    pub key: String,
+    pub size: u64,
+    pub etag: Option<String>,
+}
+
+/// A raw file elsewhere.
 #[derive(Debug)]
 pub struct RemoteFile {
-    client: Arc<Client>,
-    url: String,
-    key: String,
-    size: u64,
-    etag: Option<String>,
+    origin: Arc<dyn Origin>,
+    located: Located,
     /// Why it could not be read, until somebody asks.
     failure: Mutex<Option<StageError>>,
 }
 
-/// Whether a path is the address of an object.
+/// Whether a path is the address of an object, or of another file that [`keep`] was told of.
 pub fn is_remote(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| Place::parse(text).is_some())
+    // Every address has a colon, and hardly any path.
+    let text = path.to_str().filter(|text| text.contains(':'));
+    text.is_some_and(|text| is_object(text) || lock(&KEPT.files).contains_key(text))
+}
+
+/// Whether a text is the address of an object or of several in a bucket.
+pub fn is_object(text: &str) -> bool {
+    Place::parse(text).is_some()
 }
 
 /// How often anything could not be read so far. A value that was computed while this grew may lack what was not read.
@@ -93,7 +118,7 @@ pub fn list(folder: &str) -> Result<Vec<PathBuf>, StageError> {
     let (bucket, prefix) = parts(folder)?;
     let client = client(&bucket)?;
     let found = client.list(&prefix)?.into_iter();
-    Ok(found.map(|named| keep(&client, &bucket, named)).collect())
+    Ok(found.map(|named| keep_object(&client, &bucket, named)).collect())
 }
 
 /// The address of one object, if it is there.
@@ -103,26 +128,50 @@ pub fn find(url: &str) -> Result<Option<PathBuf>, StageError> {
         return Ok(None);
     }
     let client = client(&bucket)?;
-    Ok(client.head(&key)?.map(|named| keep(&client, &bucket, named)))
+    Ok(client.head(&key)?.map(|named| keep_object(&client, &bucket, named)))
 }
 
-/// Remembers what an object is now; one that has not changed stays open.
-fn keep(client: &Arc<Client>, bucket: &str, named: Named) -> PathBuf {
+/// Remembers what an object is now.
+fn keep_object(client: &Arc<Client>, bucket: &str, named: Named) -> PathBuf {
     let url = format!("s3://{bucket}/{}", named.key);
-    let new = RemoteFile {
-        client: Arc::clone(client),
-        url: url.clone(),
-        key: named.key,
-        size: named.bytes,
-        etag: named.etag,
-        failure: Mutex::default(),
-    };
+    let Named { key, bytes: size, etag, .. } = named;
+    keep(Arc::clone(client) as Arc<dyn Origin>, Located { url, key, size, etag })
+}
+
+/// Remembers what a file elsewhere is now; one that has not changed stays open. Its address is a path from here on.
+pub fn keep(origin: Arc<dyn Origin>, located: Located) -> PathBuf {
+    let url = located.url.clone();
     let mut files = lock(&KEPT.files);
-    let is_same = files.get(&url).is_some_and(|old| old.size == new.size && old.etag == new.etag);
-    if !is_same {
-        files.insert(url.clone(), Arc::new(new));
+    if files.get(&url).is_none_or(|old| old.located != located) {
+        files.insert(url.clone(), Arc::new(RemoteFile { origin, located, failure: Mutex::default() }));
     }
     url.into()
+}
+
+impl Origin for Client {
+    fn ask(&self, file: &Located, range: Range<u64>) -> Result<Answer, StageError> {
+        let (store, at, url) = (Arc::clone(&self.store), self.key(&file.key)?, file.url.clone());
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            if_match: file.etag.clone(),
+            ..GetOptions::default()
+        };
+        let asked = self.face.begin(async move { store.get_opts(&at, options).await?.bytes().await });
+        let (name, server) = (self.name.clone(), self.server.clone());
+        Ok(Box::new(move || asked.wait().map_err(|error| unread(&url, &name, &server, error))))
+    }
+}
+
+fn unread(url: &str, name: &str, server: &str, error: object_store::Error) -> StageError {
+    if matches!(error, object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) {
+        return changed(url).because(error);
+    }
+    super::trouble::explained(name, server, error)
+}
+
+/// A file that is no longer what it was.
+pub fn changed(url: &str) -> StageError {
+    StageError::new(format!("{url} was changed or removed while it was read")).help("Run again.")
 }
 
 impl RemoteFile {
@@ -133,18 +182,20 @@ impl RemoteFile {
         if let Some(file) = known(&url) {
             return Ok(file);
         }
-        find(&url)?;
+        if is_object(&url) {
+            find(&url)?;
+        }
         known(&url).ok_or_else(|| StageError::new(format!("there is no object `{url}`")))
     }
 
     pub fn size(&self) -> u64 {
-        self.size
+        self.located.size
     }
 
     /// Over address, size and `ETag`.
     pub fn digest(&self) -> Digest {
-        let etag = self.etag.as_deref().unwrap_or_default();
-        blake3::hash(format!("{} {} {etag}", self.url, self.size).as_bytes())
+        let etag = self.located.etag.as_deref().unwrap_or_default();
+        blake3::hash(format!("{} {} {etag}", self.located.url, self.located.size).as_bytes())
     }
 
     /// Why reading failed, if it did: a row that could not be read for want of a network is no broken row.
@@ -161,7 +212,7 @@ impl RemoteFile {
 
     /// Some bytes from `offset` on, as `read_at` of a file; none at its end.
     pub fn read_at(self: &Arc<Self>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if offset >= self.size || buffer.is_empty() {
+        if offset >= self.located.size || buffer.is_empty() {
             return Ok(0);
         }
         let block = self.block(offset / BLOCK)?;
@@ -184,7 +235,7 @@ impl RemoteFile {
         }
         drop(blocks);
         let start = number * BLOCK;
-        let bytes = self.get(start..self.size.min(start + BLOCK))?;
+        let bytes = self.get(start..self.located.size.min(start + BLOCK))?;
         let mut blocks = lock(&KEPT.blocks);
         while blocks.len() >= BLOCKS {
             blocks.pop_front();
@@ -209,36 +260,21 @@ impl RemoteFile {
                 && let Some(part) = left.next()
             {
                 let wanted = part.end - part.start;
-                sent.push_back((self.begin(part).map_err(|cause| self.failed(cause))?, wanted));
+                let asked = self.origin.ask(&self.located, part).map_err(|cause| self.failed(cause))?;
+                sent.push_back((asked, wanted));
             }
             let Some((next, wanted)) = sent.pop_front() else { return Ok(whole.into()) };
-            let bytes: Bytes = next.wait().map_err(|error| self.failed(self.explain(error)))?;
+            let bytes = next().map_err(|cause| self.failed(cause))?;
             if bytes.len() as u64 != wanted {
-                return Err(self.failed(StageError::new(format!("{}: it is shorter than it was", self.url))));
+                return Err(
+                    self.failed(StageError::new(format!("{}: it is shorter than it was", self.located.url)))
+                );
             }
             if whole.is_empty() && sent.is_empty() && left.len() == 0 {
                 return Ok(bytes);
             }
             whole.extend_from_slice(&bytes);
         }
-    }
-
-    fn begin(&self, range: Range<u64>) -> Result<super::face::Pending<Bytes>, StageError> {
-        let (store, at) = (Arc::clone(&self.client.store), self.client.key(&self.key)?);
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
-            if_match: self.etag.clone(),
-            ..GetOptions::default()
-        };
-        Ok(self.client.face.begin(async move { store.get_opts(&at, options).await?.bytes().await }))
-    }
-
-    fn explain(&self, error: object_store::Error) -> StageError {
-        if matches!(error, object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) {
-            let text = format!("{} was changed or removed while it was read", self.url);
-            return StageError::new(text).help("Run again.").because(error);
-        }
-        self.client.failed(error)
     }
 }
 
@@ -251,7 +287,7 @@ mod tests {
     fn put(client: &Arc<Client>, key: &str, bytes: Vec<u8>) -> Arc<RemoteFile> {
         client.put(key, bytes.into(), PutMode::Overwrite).unwrap();
         let named = client.head(key).unwrap().unwrap();
-        RemoteFile::open(&keep(client, "test-bucket", named)).unwrap()
+        RemoteFile::open(&keep_object(client, "test-bucket", named)).unwrap()
     }
 
     #[test]
