@@ -1,18 +1,20 @@
 //! A tokenizer's own chat template, rendered as Transformers renders it.
 //!
-//! In: messages (anything that serialises to a list of `{role, content, …}`), and the three arguments of
-//! `apply_chat_template`. Out: the prompt as text, to the byte what `apply_chat_template(tokenize=False)` gives.
+//! In: messages (anything that serialises to a list of `{role, content, …}`), and the arguments of `apply_chat_template`. Out: the prompt as text, to the byte what `apply_chat_template(tokenize=False)` gives.
 //!
 //! Follows `transformers/utils/chat_template_utils.py` (5.23): Jinja with `trim_blocks` and `lstrip_blocks`, a `tojson`
 //! that escapes nothing, `raise_exception`, the tokenizer's special tokens as variables, and `{% generation %}` blocks.
 //! `strftime_now` is left out on purpose: a template that asks for today's date would give other tokens tomorrow.
 
 use crate::magic::culprit;
+pub use crate::message::{Json, Message};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Written where a `{% generation %}` block begins, in [`ChatTemplate::render_marked`]. A noncharacter (Unicode 23.7),
@@ -20,41 +22,6 @@ use std::path::{Path, PathBuf};
 pub const GENERATION_START: char = '\u{FDE0}';
 /// Written where a `{% generation %}` block ends.
 pub const GENERATION_END: char = '\u{FDE1}';
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Message<'a> {
-    /// `system`, `user`, `assistant` or whatever else the template knows.
-    pub role: &'a str,
-    pub content: &'a str,
-    /// The tools that an assistant calls; a template looks at it only where it is there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool_calls: Option<ToolCalls>,
-}
-
-impl<'a> Message<'a> {
-    /// A turn that only says something.
-    pub fn new(role: &'a str, content: &'a str) -> Self {
-        Self { role, content, tool_calls: None }
-    }
-}
-
-/// Calls of tools, `[{type, function: {name, arguments}}]`, with keys in the order in which they are written.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct ToolCalls(pub Value);
-
-impl ToolCalls {
-    /// From JSON text.
-    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text).map(Self)
-    }
-
-    /// Whether any text of theirs holds such a character.
-    pub fn contain(&self, wanted: impl Fn(char) -> bool) -> bool {
-        serde_json::to_string(&self.0).is_ok_and(|text| text.contains(wanted))
-    }
-}
 
 /// Why a chat template cannot be had or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -145,15 +112,15 @@ impl ChatTemplate {
     /// The rendered conversation.
     ///
     /// `enable_thinking`: `None` leaves the variable undefined, as when the argument is not given in Python.
-    /// `extra`: further variables for the template (`tools`, `documents`, …).
+    /// `tools`: the definitions of the tools on offer.
     pub fn render(
         &self,
         messages: &impl Serialize,
         add_generation_prompt: bool,
         enable_thinking: Option<bool>,
-        extra: &BTreeMap<&'static str, serde_json::Value>,
+        tools: Option<&Json>,
     ) -> Result<String, TemplateError> {
-        let mut text = self.render_marked(messages, add_generation_prompt, enable_thinking, extra)?;
+        let mut text = self.render_marked(messages, add_generation_prompt, enable_thinking, tools)?;
         if self.marks_generation {
             text.retain(|c| c != GENERATION_START && c != GENERATION_END);
         }
@@ -166,17 +133,16 @@ impl ChatTemplate {
         messages: &impl Serialize,
         add_generation_prompt: bool,
         enable_thinking: Option<bool>,
-        extra: &BTreeMap<&'static str, serde_json::Value>,
+        tools: Option<&Json>,
     ) -> Result<String, TemplateError> {
         let mut variables = self.special_tokens.clone();
         variables.insert("messages", Value::from(Serde(messages)));
-        variables.insert("tools", Value::from(()));
+        variables.insert("tools", tools.map_or_else(|| Value::from(()), |Json(tools)| tools.clone()));
         variables.insert("documents", Value::from(()));
         variables.insert("add_generation_prompt", Value::from(add_generation_prompt));
         if let Some(thinking) = enable_thinking {
             variables.insert("enable_thinking", Value::from(thinking));
         }
-        variables.extend(extra.iter().map(|(name, value)| (*name, Value::from(Serde(value)))));
         let template = self.environment.get_template(NAME).map_err(TemplateError::Syntax)?;
         template.render(Value::from(variables)).map_err(TemplateError::Render)
     }
@@ -216,39 +182,63 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     options.get::<Option<bool>>("ensure_ascii")?;
     options.assert_all_used()?;
     let invalid = |cause: serde_json::Error| Error::new(ErrorKind::BadSerialization, cause.to_string());
+    let spaces = " ".repeat(indent.unwrap_or_default().min(16));
+    let pretty = indent.map(|_| PrettyFormatter::with_indent(spaces.as_bytes()));
     let mut bytes = Vec::new();
-    if let Some(indent) = indent {
-        let spaces = " ".repeat(indent.min(16));
-        let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, pretty)).map_err(invalid)?;
-    } else {
-        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Spaced)).map_err(invalid)?;
-    }
+    value
+        .serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Python(pretty)))
+        .map_err(invalid)?;
     String::from_utf8(bytes).map_err(|cause| Error::new(ErrorKind::BadSerialization, cause.to_string()))
 }
 
-/// Python's default separators: `", "` and `": "`.
-struct Spaced;
+/// Python's separators, `", "` and `": "` or those of an indented text, and its numbers.
+struct Python<'a>(Option<PrettyFormatter<'a>>);
 
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        w: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
+/// The methods that are the indented text's, where it is indented.
+macro_rules! pretty_or {
+    ($($name:ident($($arg:ident: $kind:ty),*) $plain:expr;)*) => {$(
+        fn $name<W: ?Sized + Write>(&mut self, w: &mut W $(, $arg: $kind)*) -> io::Result<()> {
+            match &mut self.0 {
+                Some(pretty) => pretty.$name(w $(, $arg)*),
+                None => w.write_all($plain),
+            }
+        }
+    )*};
+}
+
+impl Formatter for Python<'_> {
+    pretty_or! {
+        begin_array() b"[";
+        end_array() b"]";
+        begin_array_value(first: bool) if first { b"" } else { b", " };
+        end_array_value() b"";
+        begin_object() b"{";
+        end_object() b"}";
+        begin_object_key(first: bool) if first { b"" } else { b", " };
+        begin_object_value() b": ";
+        end_object_value() b"";
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        w: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
+    fn write_f64<W: ?Sized + Write>(&mut self, w: &mut W, value: f64) -> io::Result<()> {
+        w.write_all(python_float(value).as_bytes())
     }
+}
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, w: &mut W) -> std::io::Result<()> {
-        w.write_all(b": ")
+/// `repr` of a float: scientific below 1e-4 and from 1e16 on, with a sign and at least two digits in the exponent.
+fn python_float(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let parts = scientific
+        .split_once('e')
+        .and_then(|(digits, exponent)| Some((digits, exponent.parse::<i32>().ok()?)));
+    match parts {
+        Some((digits, exponent)) if value != 0.0 && !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => {
+            let plain = value.to_string();
+            if plain.contains('.') { plain } else { format!("{plain}.0") }
+        }
     }
 }
 

@@ -3,10 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use llavm_model::chat_template::{ChatTemplate, Message, TemplateError};
+use llavm_model::chat_template::{ChatTemplate, Json, Message, TemplateError};
 use llavm_model::tokenizer::Tokenizer;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn root(path: &str) -> PathBuf {
@@ -32,7 +31,7 @@ fn ids(value: &Value) -> Vec<u32> {
 
 fn render(template: &ChatTemplate, case: &Value) -> Result<String, TemplateError> {
     let prompt = case["add_generation_prompt"].as_bool().unwrap_or(false);
-    template.render(&case["messages"], prompt, case["enable_thinking"].as_bool(), &BTreeMap::new())
+    template.render(&case["messages"], prompt, case["enable_thinking"].as_bool(), None)
 }
 
 #[test]
@@ -125,12 +124,9 @@ fn generation_blocks_mark_what_the_assistant_writes_and_leave_the_text_alone() {
     let template = ChatTemplate::with_source(&root("data/qwen3-tokenizer"), source.to_owned()).unwrap();
     let messages = [Message::new("user", "q"), Message::new("assistant", "a")];
     assert!(template.marks_generation());
+    assert_eq!(template.render(&messages, false, None, None).unwrap(), "user:\nq\nassistant:\na;\n");
     assert_eq!(
-        template.render(&messages, false, None, &BTreeMap::new()).unwrap(),
-        "user:\nq\nassistant:\na;\n"
-    );
-    assert_eq!(
-        template.render_marked(&messages, false, None, &BTreeMap::new()).unwrap(),
+        template.render_marked(&messages, false, None, None).unwrap(),
         "user:\nq\nassistant:\n\u{FDE0}a;\n\u{FDE1}"
     );
 }
@@ -139,8 +135,8 @@ fn generation_blocks_mark_what_the_assistant_writes_and_leave_the_text_alone() {
 fn json_in_a_template_is_written_as_python_writes_it() {
     let source = "{{ tools | tojson }}|{{ tools | tojson(indent=2) }}".to_owned();
     let template = ChatTemplate::with_source(&root("data/qwen3-tokenizer"), source).unwrap();
-    let extra = BTreeMap::from([("tools", serde_json::json!([{"name": "<看>"}, 1, true, null]))]);
-    let text = template.render(&[0; 0], false, None, &extra).unwrap();
+    let tools = Json::parse(r#"[{"name": "<看>"}, 1, true, null]"#).unwrap();
+    let text = template.render(&[0; 0], false, None, Some(&tools)).unwrap();
     assert_eq!(
         text,
         "[{\"name\": \"<看>\"}, 1, true, null]|[\n  {\n    \"name\": \"<看>\"\n  },\n  1,\n  true,\n  null\n]"
@@ -153,7 +149,7 @@ fn a_template_is_found_in_every_place_transformers_looks() {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let rendered = || {
         let template = ChatTemplate::from_folder(folder.path())?;
-        template.render(&[Message::new("user", "x")], false, None, &BTreeMap::new())
+        template.render(&[Message::new("user", "x")], false, None, None)
     };
     assert!(matches!(rendered(), Err(TemplateError::Missing { .. })));
     write(

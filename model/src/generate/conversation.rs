@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::assistant::Assistant;
 use super::session::Session;
 use super::{GenerateError, Options};
-use crate::chat_template::Message;
+use crate::message::{Json, Message};
 use crate::processor::PromptError;
 use crate::stream::TextStream;
 use crate::tokenizer::TokenizerError;
@@ -58,6 +58,7 @@ pub struct Conversation<'a> {
     session: Session,
     turns: Vec<Turn>,
     system: Option<String>,
+    tools: Option<Json>,
     /// The images of all turns, then those shown since the last question.
     images: Vec<Shown>,
     images_so_far: u64,
@@ -71,6 +72,7 @@ impl<'a> Conversation<'a> {
             session: Session::new(),
             turns: Vec::new(),
             system: assistant.system.clone(),
+            tools: None,
             images: Vec::new(),
             images_so_far: 0,
         }
@@ -89,6 +91,11 @@ impl<'a> Conversation<'a> {
     /// Sets the system prompt; an empty one is none. Counts for every turn from now on.
     pub fn set_system(&mut self, text: &str) {
         self.system = Some(text.to_owned()).filter(|text| !text.is_empty());
+    }
+
+    /// Offers tools, by a list of their definitions. Counts for every turn from now on.
+    pub fn set_tools(&mut self, tools: Option<Json>) {
+        self.tools = tools;
     }
 
     /// Shows an image, `[3, image_size, image_size]` bytes of RGB, with the next question, behind those shown before it.
@@ -152,7 +159,8 @@ impl<'a> Conversation<'a> {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<String, ChatError> {
         let turns = self.turns.iter().map(|turn| Message::new(turn.role, &turn.content));
-        let turns: Vec<Message<'_>> = turns.collect();
+        let mut turns: Vec<Message<'_>> = turns.collect();
+        turns.iter_mut().take(1).for_each(|first| first.tools.clone_from(&self.tools));
         let features: Vec<Tensor<3>> = self.images.iter().map(|(features, _)| features.clone()).collect();
         let features = (!features.is_empty()).then(|| Tensor::cat(features, 0));
         let prompt = self.assistant.prompt(&turns, self.system.as_deref(), features)?;

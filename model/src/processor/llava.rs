@@ -6,8 +6,6 @@
 //! Messages that are text already, as this crate renders them, pass through. [`Habits::of`] finds out by rendering what the
 //! template of a folder does that brings no `model.toml`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::Settings;
@@ -66,7 +64,7 @@ impl Habits {
         const QUESTION: &str = "What is it?";
         let contents = json!([{"type": "image"}, {"type": "text", "text": QUESTION}]);
         let render = |content: Value, thinking| {
-            template.render(&[json!({"role": "user", "content": content})], true, thinking, &BTreeMap::new())
+            template.render(&[json!({"role": "user", "content": content})], true, thinking, None)
         };
         let text = render(contents, None)?;
         let between = |first: &str, second: &str| {
@@ -120,7 +118,7 @@ mod tests {
 
     #[allow(clippy::needless_pass_by_value, reason = "tests hand over what they just made")]
     fn rendered(settings: &Settings, messages: Value) -> String {
-        let text = compiled(template(settings, OWN)).render(&messages, true, None, &BTreeMap::new()).unwrap();
+        let text = compiled(template(settings, OWN)).render(&messages, true, None, None).unwrap();
         text.replace("<|image_pad|>", "P").replace('\n', "/")
     }
 

@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use crate::chat_template::{GENERATION_END, GENERATION_START, Message, ToolCalls};
+use super::segment::ASSISTANT;
+use crate::chat_template::{GENERATION_END, GENERATION_START};
+use crate::message::{Json, Message, THOUGHTS};
 use minijinja::value::{Value, ValueKind};
 
 /// The roles a message can have; [`START`] holds the marks in the same order. Whatever else the data calls a turn is
@@ -15,8 +17,12 @@ use minijinja::value::{Value, ValueKind};
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 const START: [char; 4] = ['\u{FDD0}', '\u{FDD1}', '\u{FDD2}', '\u{FDD3}'];
 const END: char = '\u{FDD4}';
-/// Stands before a text of a call of a tool.
+/// Stands before a text that an assistant writes beside its words: thoughts, and what calls of tools say.
 const CALL: char = '\u{FDD5}';
+/// Stands before any other text from beside the words: of the tools on offer, of names and ids.
+const OTHER: char = '\u{FDD6}';
+/// Who those are taken to be by.
+const SYSTEM: &str = ROLES[0];
 
 /// Whether `c` is one of the noncharacters used as marks.
 pub fn is_mark(c: char) -> bool {
@@ -39,8 +45,9 @@ pub struct Rendered {
     pub spans: Vec<Span>,
     /// The `{% generation %}` blocks, in order.
     pub generated: Vec<Range<usize>>,
-    /// Names and arguments of calls of tools, in order. Where a turn says nothing but calls tools, the name of the first has the mark of the turn.
-    pub calls: Vec<Range<usize>>,
+    /// What stands beside the words: tools on offer, thoughts, calls of tools. Where a turn says nothing but calls tools, the name of
+    /// the first has the mark of the turn.
+    pub beside: Vec<Span>,
 }
 
 /// Which part of a message the marks enclose.
@@ -88,55 +95,94 @@ fn start_of(message: &Message<'_>) -> char {
     START[role]
 }
 
-/// The calls of a message with marks around the texts that come from the data: names, and everything in arguments.
-pub fn mark_calls(message: &Message<'_>) -> Option<ToolCalls> {
-    let ToolCalls(calls) = message.tool_calls.as_ref()?;
+/// A message with these words, and with marks around every text beside them that could hold a control token.
+pub fn mark_beside<'a>(message: &Message<'a>, content: &'a str) -> Message<'a> {
     let mut first = is_silent(message).then(|| start_of(message));
-    let marked = calls.try_iter().ok()?.map(|call| {
-        with_field(&call, "function", &mut |function| mark_function(function, &mut first))
-            .unwrap_or_else(|| mark_function(&call, &mut first))
-    });
-    Some(ToolCalls(marked.collect::<Vec<Value>>().into()))
-}
-
-/// A function's name and arguments with marks; `first` is the mark of the name, if not that of a call.
-fn mark_function(function: &Value, first: &mut Option<char>) -> Value {
-    let named = with_field(function, "name", &mut |name| enclosed(name, first.take().unwrap_or(CALL)));
-    let named = named.unwrap_or_else(|| function.clone());
-    with_field(&named, "arguments", &mut mark_all).unwrap_or(named)
-}
-
-/// A map with one field changed; `None` where it has none of that name.
-fn with_field(map: &Value, name: &str, change: &mut dyn FnMut(&Value) -> Value) -> Option<Value> {
-    if map.kind() != ValueKind::Map || map.get_attr(name).ok()?.is_undefined() {
-        return None;
-    }
-    let pair = |key: Value| {
-        let value = map.get_item(&key).unwrap_or_default();
-        let value = if key.as_str() == Some(name) { change(&value) } else { value };
-        (key, value)
+    let calls = |Json(calls): &Json| {
+        let calls = calls.try_iter().ok()?.map(|call| mark_call(&call, &mut first));
+        Some(Json(calls.collect::<Vec<Value>>().into()))
     };
-    Some(Value::from_pairs(map.try_iter().ok()?.map(pair).collect::<Vec<_>>()))
+    Message {
+        role: message.role,
+        content,
+        tool_calls: message.tool_calls.as_ref().and_then(calls),
+        extra: message.extra.as_ref().map(mark_extra),
+        tools: message.tools.as_ref().map(|Json(tools)| Json(mark_odd(tools))),
+    }
 }
 
-/// Every text in a value with marks, keys too.
-fn mark_all(value: &Value) -> Value {
+/// A call, or the function in it: its name and all in its arguments with marks; `first` is the mark of the name, if not [`CALL`].
+fn mark_call(call: &Value, first: &mut Option<char>) -> Value {
+    let call = Json(call.clone());
+    let fields = call.fields();
+    let has_function = fields.iter().any(|(key, _)| key.as_str() == Some("function"));
+    let pair = |(key, value): (Value, Value)| {
+        let marked = match key.as_str() {
+            Some("function") => mark_call(&value, first),
+            Some("name") if !has_function => enclosed(&value, first.take().unwrap_or(CALL)),
+            Some("arguments") if !has_function => mark_all(&value),
+            _ => mark_odd(&value),
+        };
+        (key, marked)
+    };
+    if fields.is_empty() {
+        call.0
+    } else {
+        Value::from_pairs(fields.into_iter().map(pair).collect::<Vec<_>>())
+    }
+}
+
+/// What else a turn has. Thoughts are the assistant's own words, whatever they are; templates take the whitespace off them.
+fn mark_extra(extra: &Json) -> Json {
+    let pair = |(key, value): (Value, Value)| {
+        let thought = key.as_str().is_some_and(|key| THOUGHTS.contains(&key));
+        let marked = if thought { core_enclosed(&value, CALL) } else { mark_odd(&value) };
+        (key, marked)
+    };
+    Json(Value::from_pairs(extra.fields().into_iter().map(pair).collect::<Vec<_>>()))
+}
+
+/// Every text in a value, changed.
+fn each_text(value: &Value, change: &impl Fn(&Value) -> Value) -> Value {
     let items = || value.try_iter().into_iter().flatten();
     match value.kind() {
-        ValueKind::String => enclosed(value, CALL),
-        ValueKind::Seq => items().map(|item| mark_all(&item)).collect::<Vec<Value>>().into(),
+        ValueKind::String => change(value),
+        ValueKind::Seq => items().map(|item| each_text(&item, change)).collect::<Vec<Value>>().into(),
         ValueKind::Map => {
             let pair =
-                |key: Value| (enclosed(&key, CALL), mark_all(&value.get_item(&key).unwrap_or_default()));
+                |key: Value| (change(&key), each_text(&value.get_item(&key).unwrap_or_default(), change));
             Value::from_pairs(items().map(pair).collect::<Vec<_>>())
         }
         _ => value.clone(),
     }
 }
 
+/// Every text in a value with marks, keys too.
+fn mark_all(value: &Value) -> Value {
+    each_text(value, &|text| enclosed(text, CALL))
+}
+
+/// As [`mark_all`], but for words of letters and the like, of which no control token consists: a template may ask whether
+/// the type of a parameter is "array".
+fn mark_odd(value: &Value) -> Value {
+    let plain = |c: char| c.is_alphanumeric() || " _-.,:;'()/".contains(c);
+    each_text(value, &|text| match text.as_str() {
+        Some(words) if !words.chars().all(plain) => core_enclosed(text, OTHER),
+        _ => text.clone(),
+    })
+}
+
 /// A text between marks.
 fn enclosed(text: &Value, start: char) -> Value {
     text.as_str().map_or_else(|| text.clone(), |text| format!("{start}{text}{END}").into())
+}
+
+/// A text with what is inside its surrounding whitespace between marks.
+fn core_enclosed(text: &Value, start: char) -> Value {
+    let Some(whole) = text.as_str().filter(|text| !text.trim().is_empty()) else { return text.clone() };
+    let from = whole.len() - whole.trim_start().len();
+    let to = whole.trim_end().len();
+    format!("{}{start}{}{END}{}", &whole[..from], &whole[from..to], &whole[to..]).into()
 }
 
 /// After a rendering with marks that enclose only the core of some messages: what stands before the last `</think>` of such
@@ -184,15 +230,16 @@ pub fn unmark(marked: &str) -> Option<Rendered> {
         let here = rendered.text.len();
         match mark {
             END => match message.take()? {
-                (Some(role), start) => rendered.spans.push(Span { role, range: start..here }),
-                (None, start) => rendered.calls.push(start..here),
+                (false, role, start) => rendered.spans.push(Span { role, range: start..here }),
+                (true, role, start) => rendered.beside.push(Span { role, range: start..here }),
             },
-            CALL if message.is_none() => message = Some((None, here)),
+            CALL if message.is_none() => message = Some((true, ASSISTANT, here)),
+            OTHER if message.is_none() => message = Some((true, SYSTEM, here)),
             GENERATION_START => generation = Some(here),
             GENERATION_END => rendered.generated.push(generation.take()?..here),
             mark if message.is_none() => {
                 let role = START.iter().position(|start| *start == mark)?;
-                message = Some((Some(ROLES[role]), here));
+                message = Some((false, ROLES[role], here));
             }
             _ => return None,
         }

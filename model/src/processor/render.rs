@@ -12,16 +12,16 @@
 //!
 //! A prompt for inference ([`Renderer::prompt`]) is the same rendering up to the answer that is asked for.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use super::marks::{
-    Enclosed, Rendered, Span, empty_mark, is_mark, is_silent, mark, mark_calls, unmark, widen_to_reasoning,
+    Enclosed, Rendered, Span, empty_mark, is_mark, is_silent, mark, mark_beside, unmark, widen_to_reasoning,
 };
 use super::segment::{ASSISTANT, Segment, Sink, TEMPLATE, USER};
-use crate::chat_template::{ChatTemplate, Message, TemplateError};
+use crate::chat_template::{ChatTemplate, TemplateError};
+use crate::message::{self, Message};
 
 /// How conversations are rendered, besides the template.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,13 +100,16 @@ const CHANGED: &str = "answer-changes-prompt";
 const CHANGED_DETAIL: &str = "the prompt is not how the rendering of the whole conversation begins; \
                               an answer may not begin with a line break or hold `</think>`";
 
+const THINKS: &str = "the answer thinks (`reasoning_content`, or text before `</think>`), but its prompt ends in an empty \
+                      think block; set enable_thinking = true, or take the thoughts out of the data";
+
 impl Renderer {
     /// Settings at work; `eos` is what ends an answer.
     pub fn new(template: ChatTemplate, rendering: Rendering, eos: String) -> Result<Self, TemplateError> {
         let question = [Message::new(USER, "x")];
         let thinking = Some(rendering.enable_thinking);
-        let without = template.render(&question, false, thinking, &BTreeMap::new())?;
-        let with = template.render(&question, true, thinking, &BTreeMap::new())?;
+        let without = template.render(&question, false, thinking, None)?;
+        let with = template.render(&question, true, thinking, None)?;
         let generation_prompt = with.strip_prefix(&without).unwrap_or_default().to_owned();
         Ok(Self { template, rendering, eos, generation_prompt })
     }
@@ -150,9 +153,10 @@ impl Renderer {
     pub fn conversation(&self, messages: &[Message<'_>]) -> Result<Conversation, Refusal> {
         let messages = with_system(messages, self.rendering.system.as_deref())?;
         let conversation = match self.rendering.loss_on {
-            LossOn::Last => self.last(&messages)?,
-            LossOn::AllAssistant => self.all_assistant(&messages)?,
+            LossOn::Last => self.last(&messages),
+            LossOn::AllAssistant => self.all_assistant(&messages),
         };
+        let conversation = conversation.map_err(|refused| self.explained(refused, &messages))?;
         conversation.check_borders()?;
         Ok(conversation)
     }
@@ -178,12 +182,12 @@ impl Renderer {
         let mut rendered = self.locate(before, true, &whole)?;
         let start = rendered.text.len();
         if answer.tool_calls.is_some() {
-            (rendered.spans, rendered.calls) = self.answer_with_calls(start, messages, &whole)?;
+            (rendered.spans, rendered.beside) = self.answer_with_calls(start, messages, &whole)?;
         } else if whole[start..].starts_with(answer.content) {
             let range = start..start + answer.content.len();
             rendered.spans.push(Span { role: ASSISTANT, range });
         } else {
-            rendered.spans = self.answer_behind(start, answer, messages, &whole)?;
+            (rendered.spans, rendered.beside) = self.answer_behind(start, answer, messages, &whole)?;
         }
         let answer_end = rendered.spans.last().map_or(start, |span| span.range.end);
         let end = answer_end + self.turn_end(&whole[answer_end..])?;
@@ -200,12 +204,12 @@ impl Renderer {
         answer: &Message<'_>,
         messages: &[Message<'_>],
         whole: &str,
-    ) -> Result<Vec<Span>, Refusal> {
+    ) -> Result<(Vec<Span>, Vec<Span>), Refusal> {
         let rendered = self.locate(messages, false, whole)?;
         let span = rendered.spans.last().filter(|span| span.range.start >= start);
         let text = span.map_or("", |span| &rendered.text[span.range.clone()]);
         if text.trim() == answer.content.trim() && !begins_with_line_break(answer.content) {
-            return Ok(rendered.spans);
+            return Ok((rendered.spans, rendered.beside));
         }
         let detail = "the template renders the answer otherwise than the model would write it after the prompt; \
                       an answer may not begin with a line break or hold `</think>`";
@@ -218,10 +222,10 @@ impl Renderer {
         start: usize,
         messages: &[Message<'_>],
         whole: &str,
-    ) -> Result<(Vec<Span>, Vec<Range<usize>>), Refusal> {
-        let Rendered { spans, calls, .. } = self.locate(messages, false, whole)?;
+    ) -> Result<(Vec<Span>, Vec<Span>), Refusal> {
+        let Rendered { spans, beside, .. } = self.locate(messages, false, whole)?;
         let is_there = spans.last().is_some_and(|span| span.role == ASSISTANT && span.range.start >= start);
-        if is_there { Ok((spans, calls)) } else { Err(refusal(CHANGED, CHANGED_DETAIL)) }
+        if is_there { Ok((spans, beside)) } else { Err(refusal(CHANGED, CHANGED_DETAIL)) }
     }
 
     fn all_assistant(&self, messages: &[Message<'_>]) -> Result<Conversation, Refusal> {
@@ -330,13 +334,10 @@ impl Renderer {
 
     /// The rendering of messages with these contents, its marks taken out.
     fn unmarked(&self, messages: &[Message<'_>], contents: &[String], prompt: bool) -> Option<Rendered> {
-        let marked: Vec<_> = contents
-            .iter()
-            .zip(messages)
-            .map(|(content, from)| Message { role: from.role, content, tool_calls: mark_calls(from) })
-            .collect();
+        let marked: Vec<_> =
+            contents.iter().zip(messages).map(|(content, from)| mark_beside(from, content)).collect();
         let thinking = Some(self.rendering.enable_thinking);
-        unmark(&self.template.render_marked(&marked, prompt, thinking, &BTreeMap::new()).ok()?)
+        unmark(&self.template.render_marked(&marked, prompt, thinking, message::tools(&marked)).ok()?)
     }
 
     /// Finds where turns begin that say nothing but call tools: where the marks of a message would stand, if it said something.
@@ -356,9 +357,18 @@ impl Renderer {
                 return None;
             }
             rendered.spans[n].range = start..start;
-            rendered.calls.push(name);
+            rendered.beside.push(Span { role: ASSISTANT, range: name });
         }
         Some(rendered)
+    }
+
+    /// What a person can do about an answer that thinks, where the prompt says that it does not.
+    fn explained(&self, refused: Refusal, messages: &[Message<'_>]) -> Refusal {
+        let thinks = |answer: &Message<'_>| answer.thinks() || answer.content.contains("</think>");
+        if refused.code == CHANGED && !self.rendering.enable_thinking && messages.last().is_some_and(thinks) {
+            return refusal(CHANGED, THINKS);
+        }
+        refused
     }
 
     /// Why no marks can be set.
@@ -372,7 +382,7 @@ impl Renderer {
 
     fn render(&self, messages: &[Message<'_>], prompt: bool) -> Result<String, Refusal> {
         let thinking = Some(self.rendering.enable_thinking);
-        let rendered = self.template.render(&messages, prompt, thinking, &BTreeMap::new());
+        let rendered = self.template.render(&messages, prompt, thinking, message::tools(messages));
         rendered.map_err(|error| refusal("template-refuses", error.to_string()))
     }
 }
@@ -389,10 +399,7 @@ fn edited() -> Refusal {
 
 /// The messages, `system` before them unless they have a system message of their own.
 fn with_system<'a>(messages: &[Message<'a>], system: Option<&'a str>) -> Result<Vec<Message<'a>>, Refusal> {
-    let calls =
-        |message: &Message<'_>| message.tool_calls.as_ref().is_some_and(|calls| calls.contain(is_mark));
-    let holds = |message: &Message<'_>| message.content.contains(is_mark) || calls(message);
-    if let Some(n) = messages.iter().position(holds) {
+    if let Some(n) = messages.iter().position(|message| message.contains(is_mark)) {
         let detail = format!("message {} holds a Unicode noncharacter (U+FDD0 to U+FDEF)", n + 1);
         return Err(refusal("noncharacter", detail));
     }
@@ -426,8 +433,8 @@ impl Conversation {
     /// Writes the row.
     pub fn write(&self, out: &mut impl Sink) {
         let mut before = 0;
-        let calls = self.rendered.calls.iter().map(|range| Span { role: ASSISTANT, range: range.clone() });
-        let mut spans: Vec<Span> = self.rendered.spans.iter().cloned().chain(calls).collect();
+        let Rendered { spans, beside, .. } = &self.rendered;
+        let mut spans: Vec<Span> = spans.iter().chain(beside).cloned().collect();
         spans.sort_by_key(|span| span.range.start);
         for Span { role, range } in spans {
             self.write_range(before..range.start, TEMPLATE, out);

@@ -1,11 +1,11 @@
 //! From a conversation to what the model reads. Only the model's own processor renders: images stand where training put them.
 
-use llavm_model::chat_template::Message;
 use llavm_model::generate::batch::Image;
 use llavm_model::hub::remote_image::RemoteImages;
+use llavm_model::message::Message;
 
 use super::Asked;
-use super::request::{ChatRequest, ImageSource, Part};
+use super::request::{ChatRequest, ImageSource, Part, Turn};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::images;
@@ -43,11 +43,21 @@ pub fn prepare(chat: ChatRequest, app: &App) -> Result<Asked, ApiError> {
         };
         contents.push(content.map_err(|error| ApiError::field("messages", error.to_string()))?);
     }
-    let turns = chat.turns.iter().zip(&contents);
-    let messages: Vec<Message<'_>> =
-        turns.map(|(turn, content)| Message::new(turn.role.name(), content)).collect();
+    let messages = messages(&chat, &contents);
     let ids = app.processor.prompt(&messages, app.system.as_deref(), pixels.len())?;
     Ok(Asked { options: chat.options, ids, images: pixels })
+}
+
+/// The turns as training had them; the tools on offer are beside the first.
+fn messages<'a>(chat: &'a ChatRequest, contents: &'a [String]) -> Vec<Message<'a>> {
+    let message = |(n, (turn, content)): (usize, (&'a Turn, &'a String))| Message {
+        role: turn.role.name(),
+        content,
+        tool_calls: turn.tool_calls.clone(),
+        extra: turn.extra.clone(),
+        tools: chat.tools.clone().filter(|_| n == 0),
+    };
+    chat.turns.iter().zip(contents).enumerate().map(message).collect()
 }
 
 fn image(source: &ImageSource, app: &App) -> Result<Image, ApiError> {

@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use llavm_model::generate::Options as EngineOptions;
+use llavm_model::message::{Beside, Json, definitions};
 use llavm_model::sampler::Sampling;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -24,6 +25,8 @@ pub struct ChatRequest {
     pub model: Option<String>,
     /// The conversation.
     pub turns: Vec<Turn>,
+    /// Definitions of the tools on offer.
+    pub tools: Option<Json>,
     /// Whether the answer comes piece by piece.
     pub stream: bool,
     /// Whether the stream ends with the usage.
@@ -50,6 +53,10 @@ pub struct Turn {
     pub role: Role,
     /// What is said and shown.
     pub parts: Vec<Part>,
+    /// Calls of tools.
+    pub tool_calls: Option<Json>,
+    /// What else a chat template reads of a message.
+    pub extra: Option<Json>,
 }
 
 /// Who speaks.
@@ -61,6 +68,8 @@ pub enum Role {
     User,
     /// `assistant`.
     Assistant,
+    /// `tool`: what a tool gave back.
+    Tool,
 }
 
 /// A part of a turn.
@@ -87,9 +96,10 @@ impl Role {
             "system" | "developer" => Ok(Self::System),
             "user" => Ok(Self::User),
             "assistant" => Ok(Self::Assistant),
+            "tool" => Ok(Self::Tool),
             _ => Err(ApiError::field(
                 "messages",
-                format!("the role `{name:.40}` is not understood; use system, user or assistant"),
+                format!("the role `{name:.40}` is not understood; use system, user, assistant or tool"),
             )),
         }
     }
@@ -100,6 +110,7 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
         }
     }
 
@@ -171,6 +182,8 @@ struct Body {
     repetition_penalty: Option<f32>,
     seed: Option<i64>,
     stop: Option<OneOrMany>,
+    tools: Option<Json>,
+    tool_choice: Option<serde_json::Value>,
     #[serde(flatten)]
     unsupported: Unsupported,
 }
@@ -182,7 +195,6 @@ struct Unsupported {
     logprobs: Option<bool>,
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
-    tools: Option<Vec<IgnoredAny>>,
     functions: Option<Vec<IgnoredAny>>,
     response_format: Option<ResponseFormat>,
 }
@@ -209,6 +221,8 @@ enum OneOrMany {
 struct BodyMessage {
     role: String,
     content: Option<Content>,
+    #[serde(flatten)]
+    beside: Beside,
 }
 
 #[derive(Deserialize)]
@@ -238,17 +252,19 @@ enum ImageUrl {
 
 /// A request's body; `defaults` count where it says nothing.
 pub fn parse(body: &[u8], defaults: &Defaults) -> Result<ChatRequest, ApiError> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| {
+    let mut body: Body = serde_json::from_slice(body).map_err(|error| {
         ApiError::invalid("invalid_json", format!("the request is not understood: {error}"))
     })?;
     body.unsupported.check()?;
     let options = Options {
         max_tokens: body.max_tokens(defaults)?,
         sampling: body.sampling(defaults)?,
-        stop: body.stop.map_or_else(|| Ok(Vec::new()), OneOrMany::stops)?,
+        stop: body.stop.take().map_or_else(|| Ok(Vec::new()), OneOrMany::stops)?,
     };
+    let tools = body.tools()?;
     Ok(ChatRequest {
         model: body.model,
+        tools,
         turns: turns(body.messages)?,
         stream: body.stream.unwrap_or_default(),
         include_usage: body.stream_options.and_then(|options| options.include_usage).unwrap_or_default(),
@@ -266,8 +282,7 @@ impl Unsupported {
             ("logprobs", self.logprobs == Some(true), "probabilities are not given"),
             ("frequency_penalty", penalty(self.frequency_penalty), "use repetition_penalty"),
             ("presence_penalty", penalty(self.presence_penalty), "use repetition_penalty"),
-            ("tools", given(self.tools.as_ref()), "the model calls no tools"),
-            ("functions", given(self.functions.as_ref()), "the model calls no functions"),
+            ("functions", given(self.functions.as_ref()), "use tools"),
             ("response_format", format.is_some_and(|kind| kind != "text"), "answers are plain text"),
         ];
         let refused = refused.into_iter().find(|(_, refused, _)| *refused);
@@ -278,6 +293,20 @@ impl Unsupported {
 }
 
 impl Body {
+    /// The tools on offer: those given, unless none may be called.
+    fn tools(&mut self) -> Result<Option<Json>, ApiError> {
+        let tools = definitions(self.tools.take()).map_err(|why| ApiError::field("tools", why))?;
+        match self.tool_choice.as_ref() {
+            None | Some(serde_json::Value::Null) => Ok(tools),
+            Some(choice) if choice == "auto" => Ok(tools),
+            Some(choice) if choice == "none" => Ok(None),
+            Some(_) => {
+                let why = "`tool_choice`: the model chooses itself; use auto or none";
+                Err(ApiError::invalid("unsupported_parameter", why.to_owned()).because_of("tool_choice"))
+            }
+        }
+    }
+
     fn max_tokens(&self, defaults: &Defaults) -> Result<usize, ApiError> {
         let asked = self.max_completion_tokens.or(self.max_tokens);
         match asked {
@@ -323,10 +352,13 @@ impl OneOrMany {
 
 fn turns(messages: Vec<BodyMessage>) -> Result<Vec<Turn>, ApiError> {
     let turns: Vec<Turn> = messages.into_iter().map(turn).collect::<Result<_, _>>()?;
-    if turns.last().is_some_and(|turn| turn.role.is_user()) {
+    if turns.last().is_some_and(|turn| turn.role.is_user() || turn.role == Role::Tool) {
         return Ok(turns);
     }
-    Err(ApiError::field("messages", "the last message must be the user's: it is what is answered"))
+    Err(ApiError::field(
+        "messages",
+        "the last message must be the user's or a tool's: it is what is answered",
+    ))
 }
 
 fn turn(message: BodyMessage) -> Result<Turn, ApiError> {
@@ -342,7 +374,8 @@ fn turn(message: BodyMessage) -> Result<Turn, ApiError> {
             format!("an image in a {} message; only users show images", role.name()),
         ));
     }
-    Ok(Turn { role, parts })
+    let tool_calls = message.beside.calls().map_err(|why| ApiError::field("messages", why))?;
+    Ok(Turn { role, parts, tool_calls, extra: message.beside.extra() })
 }
 
 fn part(part: BodyPart) -> Result<Part, ApiError> {
@@ -361,155 +394,4 @@ fn part(part: BodyPart) -> Result<Part, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn read(body: &Value) -> Result<ChatRequest, ApiError> {
-        parse(body.to_string().as_bytes(), &crate::Settings::default().defaults)
-    }
-
-    fn with(field: &str, value: Value) -> Value {
-        let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
-        body[field] = value;
-        body
-    }
-
-    fn refusal(field: &str, value: Value) -> (Option<&'static str>, &'static str) {
-        let error = read(&with(field, value)).unwrap_err();
-        assert_eq!(error.status, 400);
-        (error.param, error.code)
-    }
-
-    #[test]
-    fn words_and_parts_become_turns() {
-        let body = json!({
-            "model": "m", "stream": true, "stream_options": {"include_usage": true}, "user": "x", "metadata": {"a": [1]},
-            "messages": [
-                {"role": "developer", "content": "Be brief."},
-                {"role": "user", "content": [
-                    {"type": "text", "text": "What?"},
-                    {"type": "image_url", "image_url": {"url": "data:,a", "detail": "low"}},
-                    {"type": "image_url", "image_url": "data:,b"},
-                ]},
-                {"role": "assistant", "content": null, "refusal": null},
-                {"role": "user", "content": "And?", "name": "me"},
-            ],
-        });
-        let chat = read(&body).unwrap();
-        assert_eq!(chat.images().collect::<Vec<_>>(), ["data:,a", "data:,b"]);
-        let roles: Vec<&str> = chat.turns.iter().map(|turn| turn.role.name()).collect();
-        assert_eq!(roles, ["system", "user", "assistant", "user"]);
-        assert!(chat.stream && chat.include_usage && chat.turns[2].parts.is_empty());
-        assert!(chat.check_images(2).is_ok() && chat.check_images(1).is_err());
-    }
-
-    #[test]
-    fn what_a_request_says_counts_before_the_defaults() {
-        let mut body = with("max_tokens", json!(5));
-        assert_eq!(read(&body).unwrap().options.max_tokens, 5);
-        body["max_completion_tokens"] = json!(7);
-        for (field, value) in
-            [("temperature", json!(0.5)), ("top_p", json!(0.25)), ("top_k", json!(-1)), ("seed", json!(-3))]
-        {
-            body[field] = value;
-        }
-        body["stop"] = json!(["a", "b"]);
-        let options = read(&body).unwrap().options;
-        let sampling = Sampling {
-            temperature: 0.5,
-            top_p: 0.25,
-            top_k: 0,
-            seed: (-3_i64).cast_unsigned(),
-            ..Sampling::default()
-        };
-        assert_eq!((options.max_tokens, options.sampling, options.stop.len()), (7, sampling, 2));
-        let plain = read(&with("stop", json!("x"))).unwrap().options;
-        assert_eq!((plain.max_tokens, plain.stop), (256, vec!["x".to_owned()]));
-        let nulls = ["stop", "max_tokens", "temperature", "seed", "tools", "n", "stream"]
-            .map(|field| with(field, Value::Null));
-        assert!(nulls.iter().all(|body| read(body).is_ok()));
-        let seeds =
-            [read(&body).unwrap(), read(&with("n", json!(1))).unwrap(), read(&with("n", json!(1))).unwrap()];
-        assert_ne!(seeds[1].options.sampling.seed, seeds[2].options.sampling.seed, "drawn answers differ");
-    }
-
-    #[test]
-    fn what_cannot_be_honoured_is_refused_by_name() {
-        for (field, value) in [
-            ("n", json!(2)),
-            ("logprobs", json!(true)),
-            ("frequency_penalty", json!(0.5)),
-            ("presence_penalty", json!(-1)),
-            ("tools", json!([{"type": "function"}])),
-            ("functions", json!([{}])),
-            ("response_format", json!({"type": "json_object"})),
-        ] {
-            assert_eq!(refusal(field, value), (Some(field), "unsupported_parameter"));
-        }
-        for (field, value) in [
-            ("tools", json!([])),
-            ("presence_penalty", json!(0)),
-            ("response_format", json!({"type": "text"})),
-        ] {
-            assert!(read(&with(field, value)).is_ok(), "{field}");
-        }
-    }
-
-    #[test]
-    fn values_out_of_range_and_of_other_types_are_refused() {
-        for (field, value) in [
-            ("max_tokens", json!(0)),
-            ("temperature", json!(-1)),
-            ("top_p", json!(1.5)),
-            ("repetition_penalty", json!(0)),
-            ("stop", json!(vec!["x"; 17])),
-            ("stop", json!("x".repeat(257))),
-        ] {
-            assert_eq!(refusal(field, value), (Some(field), "invalid_value"));
-        }
-        for (field, value) in [
-            ("max_tokens", json!(-1)),
-            ("max_tokens", json!("many")),
-            ("temperature", json!("hot")),
-            ("seed", json!(1.5)),
-            ("stop", json!([1])),
-            ("stream", json!("yes")),
-            ("messages", json!("hi")),
-        ] {
-            assert_eq!(refusal(field, value), (None, "invalid_json"), "{field}");
-        }
-    }
-
-    #[test]
-    fn conversations_that_ask_nothing_are_refused() {
-        for messages in [
-            json!([]),
-            json!([{"role": "assistant", "content": "hi"}]),
-            json!([{"role": "tool", "content": "hi"}]),
-            json!([{"role": "user", "content": [{"type": "text"}]}]),
-            json!([{"role": "user", "content": [{"type": "image_url"}]}]),
-            json!([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]),
-            json!([{"role": "system", "content": [{"type": "image_url", "image_url": "data:,a"}]}, {"role": "user", "content": "hi"}]),
-        ] {
-            assert_eq!(refusal("messages", messages), (Some("messages"), "invalid_value"));
-        }
-        for broken in [
-            &b""[..],
-            b"{",
-            b"[]",
-            b"{\"messages\": [{}]}",
-            b"\xff\xfe",
-            b"{\"messages\":[{\"role\":\"user\",\"content\":\"\xc3\"}]}",
-        ] {
-            assert_eq!(parse(broken, &crate::Settings::default().defaults).unwrap_err().code, "invalid_json");
-        }
-        let deep = format!("{{\"messages\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(
-            parse(deep.as_bytes(), &crate::Settings::default().defaults).unwrap_err().code,
-            "invalid_json"
-        );
-    }
-}
+mod tests;

@@ -252,6 +252,12 @@ fn open(bytes: &[u8], max_pixels: u64) -> Result<Opened<'_>, ImageError> {
     }
 }
 
+/// Whether images of a format are read at all.
+pub fn reads(image: Image) -> bool {
+    use Image::{Bmp, Gif, Jpeg, Jpeg2000, Png, Tiff, WebP};
+    matches!(image, Jpeg | Png | Gif | WebP | Bmp | Tiff | Jpeg2000)
+}
+
 fn no_image(content: Option<Content>, bytes: &[u8]) -> ImageError {
     match content {
         Some(Content::Empty) => ImageError::undecodable("there are no bytes"),
