@@ -157,5 +157,5 @@ fn optimizer(device: &Device) -> Vec<f32> {
     };
     let some = |by: f32| tensor((0..64).map(|n| ((n * 37 % 64) as f32 - 31.5) * by).collect());
     let arguments = TrainingArguments { weight_decay: 0.1, ..TrainingArguments::default() };
-    values(AdamW::new(&arguments).after(some(0.1), &[some(0.01), some(-0.003)], 0.05))
+    values(AdamW::new(&arguments).after(&some(0.1), &[some(0.01), some(-0.003)], 0.05))
 }

@@ -76,7 +76,7 @@ impl DeviceUnderTest {
     /// What distinguishes this device from another of the same name: the part and its driver, as the backend reports
     /// them. Opens the device.
     pub fn identity(&self) -> String {
-        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        #[cfg(any(feature = "cuda-llvm", feature = "cube-cpu", feature = "wgpu"))]
         if !self.name.is_reference() {
             let identity = catch_unwind(AssertUnwindSafe(|| format!("{:?}", self.device.identity())));
             let driver = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
@@ -92,20 +92,23 @@ impl Subject for DeviceUnderTest {
     }
 
     fn rounds_products(&self) -> bool {
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "cuda-llvm")]
         return matches!(self.name, DeviceName::Cuda(_));
-        #[cfg(not(feature = "cuda"))]
+        #[cfg(not(feature = "cuda-llvm"))]
         false
     }
 
     fn outputs(&self, dtype: Dtype) -> Result<Outputs, String> {
-        if !self.device.supports_dtype(dtype.storage()) {
-            return Err(format!("{} does not compute in {dtype}", self.name));
-        }
-        // A backend without its hardware or driver panics.
-        let run = || run_model(&mut RandomSource::new(SEED), &self.device, dtype);
+        // A backend without its hardware or driver panics, at the first question already.
+        let run = || {
+            if !self.device.supports_dtype(dtype.storage()) {
+                return Err(format!("{} does not compute in {dtype}", self.name));
+            }
+            let outputs = run_model(&mut RandomSource::new(SEED), &self.device, dtype);
+            outputs.map_err(|error| error.to_string())
+        };
         match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(outputs) => outputs.map_err(|error| error.to_string()),
+            Ok(outputs) => outputs,
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 Err(text
