@@ -148,7 +148,17 @@ impl Content {
                 && start.get(magic.at..).is_some_and(|rest| rest.starts_with(magic.bytes))
                 && (magic.content != Self::Image(Image::WebP) || start.starts_with(b"RIFF"))
         };
-        MAGIC.iter().find(known).map(|magic| magic.content).or_else(|| markup(start))
+        let content = MAGIC.iter().find(known).map(|magic| magic.content).or_else(|| markup(start));
+        // Both may call themselves `mif1`; the list of brands behind it tells.
+        let is_avif = || {
+            peeked
+                .get(16..peeked.len().min(64))
+                .is_some_and(|brands| brands.windows(4).any(|brand| brand == b"avif"))
+        };
+        match content {
+            Some(Self::Image(Image::Heic)) if is_avif() => Some(Self::Image(Image::Avif)),
+            content => content,
+        }
     }
 
     /// Of the file at `path`.
@@ -285,6 +295,13 @@ mod tests {
             reported.starts_with("it is a Git LFS pointer, not the file itself: run `git lfs pull`"),
             "{reported}"
         );
+    }
+
+    #[test]
+    fn a_general_container_is_what_its_brands_say() {
+        let of = |brands: &[u8]| Content::of_image(&[b"\0\0\0\x1cftypmif1\0\0\0\0", brands].concat());
+        assert_eq!(of(b"mif1avifmiaf"), Some(Content::Image(Image::Avif)));
+        assert_eq!(of(b"mif1heicmiaf"), Some(Content::Image(Image::Heic)));
     }
 
     #[test]

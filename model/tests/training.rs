@@ -1,157 +1,28 @@
 //! Training moves weights as torch, transformers and PEFT do: `fixtures/make_training_fixtures.py` made the numbers.
 //! And a training that was interrupted is the training that was not.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a fixture that does not read is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a fixture that does not read is a failed test")]
 
 mod common;
+#[path = "common/torch.rs"]
+mod torch;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use burn::tensor::{DType, Device, Tensor};
-use common::{Fixture, difference, values};
+use burn::tensor::{DType, Tensor};
+use common::{difference, values};
 use llavm_model::attention::TokenMask;
 use llavm_model::config::{Dtype, PixelNorm};
 use llavm_model::source::ParameterVisitor;
 use llavm_model::train::{
-    CheckpointError, Images, LrScheduler, MicroBatch, Part, StepReport, TrainError, Trainer,
-    TrainingArguments,
+    CheckpointError, Images, LrScheduler, MicroBatch, Part, TrainError, Trainer, TrainingArguments,
 };
 use llavm_model::vlm::Vlm;
 use safetensors::SafeTensors;
+use torch::{STEPS, Torch, Weights, assert_continues, bits, dropping, mode, model, run, trainer, weights};
 
-const STEPS: u64 = 50;
 /// How far 50 steps may end from torch's. Seen: losses 4e-6, norms 7e-5, weights 6e-6.
 const BOUND: f32 = 2e-4;
-
-/// `fixtures/training.safetensors`.
-struct Torch(Vec<u8>);
-
-impl Torch {
-    fn open() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        Self(std::fs::read(folder.join("training.safetensors")).unwrap())
-    }
-
-    fn bytes(&self, key: &str) -> (Vec<usize>, Vec<u8>) {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let view = file.tensor(key).unwrap_or_else(|_| panic!("{key} is not in the fixture"));
-        (view.shape().to_vec(), view.data().to_vec())
-    }
-
-    fn ints(&self, key: &str) -> Vec<i32> {
-        self.bytes(key).1.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-
-    fn floats(&self, key: &str) -> Vec<f32> {
-        self.bytes(key).1.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-
-    fn doubles(&self, key: &str) -> Vec<f64> {
-        self.bytes(key).1.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
-    }
-
-    /// Keys of the weights after `mode`'s last step.
-    fn weights(&self, mode: &str) -> Vec<String> {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let prefix = format!("{mode}.weight.");
-        let names = file.names();
-        names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
-    }
-
-    /// The micro-batches of step `step`, of `size` rows each.
-    fn step(&self, step: u64, size: usize) -> Vec<MicroBatch> {
-        let order = self.ints("order");
-        let rows = order.chunks(8).nth(step as usize).unwrap();
-        rows.chunks(size).map(|rows| self.micro_batch(rows)).collect()
-    }
-
-    fn micro_batch(&self, rows: &[i32]) -> MicroBatch {
-        let (ids, labels) = (self.ints("ids"), self.ints("labels"));
-        let (shape, pixels) = self.bytes("pixels");
-        let (stride, image) = (ids.len() / self.ints("lengths").len(), shape[1..].iter().product::<usize>());
-        let (all_lengths, images) = (self.ints("lengths"), self.ints("picture"));
-        let lengths: Vec<usize> = rows.iter().map(|row| all_lengths[*row as usize] as usize).collect();
-        let width = *lengths.iter().max().unwrap();
-        let cut = |values: &[i32]| -> Vec<i32> {
-            rows.iter().flat_map(|row| values[*row as usize * stride..][..width].to_vec()).collect()
-        };
-        let shown = rows.iter().filter_map(|row| usize::try_from(images[*row as usize]).ok());
-        let shown: Vec<u8> = shown.flat_map(|n| pixels[n * image..][..image].to_vec()).collect();
-        MicroBatch {
-            input_ids: cut(&ids).into_iter().map(|id| id as u32).collect(),
-            labels: cut(&labels),
-            mask: TokenMask::right_padded(&lengths, width),
-            images: if shown.is_empty() { Images::None } else { Images::Pixels(shown) },
-        }
-    }
-}
-
-/// The hyper-parameters and parts of a mode of the fixture's script.
-fn mode(name: &str) -> (TrainingArguments, Vec<Part>) {
-    let (learning_rate, weight_decay, max_grad_norm, lr_scheduler, parts) = match name {
-        "align" => (1e-2, 0.05, 1.0, LrScheduler::Cosine, vec![Part::Projector]),
-        "lora" => (3e-3, 0.05, 0.0, LrScheduler::Linear, vec![Part::Projector, Part::Lora]),
-        _ => {
-            let parts = vec![Part::Projector, Part::Language, Part::Vision];
-            (1e-3, 0.1, 6.0, LrScheduler::ConstantWithWarmup, parts)
-        }
-    };
-    let arguments = TrainingArguments {
-        learning_rate,
-        weight_decay,
-        max_grad_norm,
-        lr_scheduler,
-        warmup_ratio: 0.05,
-        per_device_train_batch_size: 4,
-        gradient_accumulation_steps: 2,
-        max_steps: Some(STEPS),
-        ..TrainingArguments::default()
-    };
-    (arguments, parts)
-}
-
-fn model(mode: &str, dtype: Dtype) -> Vlm {
-    let fixture = Fixture::open("gqa");
-    if mode == "lora" {
-        fixture.adapted(&Device::flex(), dtype)
-    } else {
-        fixture.model(&Device::flex(), dtype)
-    }
-}
-
-fn trainer(name: &str) -> Trainer {
-    let (arguments, parts) = mode(name);
-    Trainer::new(model(name, Dtype::F32), PixelNorm::default(), arguments, &parts, STEPS).unwrap()
-}
-
-fn run(trainer: &mut Trainer, torch: &Torch, steps: std::ops::Range<u64>, size: usize) -> Vec<StepReport> {
-    steps.map(|step| trainer.step(torch.step(step, size)).unwrap()).collect()
-}
-
-/// The trained weights by key.
-struct Weights(BTreeMap<String, Vec<f32>>);
-
-impl ParameterVisitor for Weights {
-    fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
-        if parameter.is_require_grad() {
-            self.0.insert(key.to_owned(), values(parameter.clone().inner()));
-        }
-    }
-}
-
-fn weights(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
-    let mut all = Weights(BTreeMap::new());
-    trainer.model().clone().visit(&mut all);
-    all.0
-}
-
-fn bits(weights: BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<u32>> {
-    weights
-        .into_iter()
-        .map(|(key, values)| (key, values.iter().map(|value| value.to_bits()).collect()))
-        .collect()
-}
 
 /// Fifty steps beside torch: losses and gradient norms within [`BOUND`] relative, weights within it of each tensor's
 /// largest, learning rates equal but for the last bit.
@@ -245,39 +116,11 @@ fn features_computed_beforehand_train_as_pixels_do() {
     assert_eq!(bits(weights(&pixels)), bits(weights(&features)));
 }
 
-/// Trains `of()` for `before` steps, saves, restores into another and trains on to `after`; compares with a training
-/// of `after` steps at one go.
-fn assert_continues(of: impl Fn() -> Trainer, before: u64, after: u64) {
-    let torch = Torch::open();
-    let folder = tempfile::tempdir().unwrap();
-    let checkpoint = folder.path().join("checkpoint");
-    let mut undisturbed = of();
-    let whole = run(&mut undisturbed, &torch, 0..after, 4);
-
-    let mut first = of();
-    run(&mut first, &torch, 0..before, 4);
-    first.save(&checkpoint).unwrap();
-    drop(first);
-    let mut second = of();
-    second.restore(&checkpoint).unwrap();
-    assert_eq!(second.steps(), before);
-    let rest = run(&mut second, &torch, before..after, 4);
-    assert_eq!(rest, whole[before as usize..]);
-    assert_eq!(bits(weights(&second)), bits(weights(&undisturbed)));
-    assert_eq!(second.answer_tokens(), undisturbed.answer_tokens());
-}
-
 #[test]
 fn restored_at_step_25_a_training_equals_the_undisturbed_one_bit_for_bit() {
     for name in ["align", "full"] {
         assert_continues(|| trainer(name), 25, STEPS);
     }
-}
-
-/// With dropout in its adapters, where it has any.
-fn dropping(mut model: Vlm) -> Vlm {
-    model.qwen.for_each_adapter(|_, adapter| adapter.dropout = 0.25);
-    model
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::settings::{Settings, Token};
 use super::source::Source;
 use super::trouble::{Trouble, header};
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 use ureq::config::ConfigBuilder;
 use ureq::http::{Response, Uri};
@@ -87,6 +88,12 @@ impl Client {
         )
     }
 
+    /// The answer to `GET address` for some of its bytes, after redirects, and the address that gave it.
+    pub fn get_range(&self, address: &str, range: &Range<u64>) -> Result<(Response<Body>, String), Trouble> {
+        let wanted = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        self.follow_to(address, |_| false, |agent, address| agent.get(address).header("Range", &wanted))
+    }
+
     /// The headers of `address`, of the first server that says what file this is.
     pub fn head(&self, address: &str) -> Result<Response<Body>, Trouble> {
         let reported = |response: &Response<Body>| header(response, "x-linked-etag").is_some();
@@ -99,6 +106,15 @@ impl Client {
         enough: impl Fn(&Response<Body>) -> bool,
         request: impl Fn(&Agent, &Uri) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
     ) -> Result<Response<Body>, Trouble> {
+        self.follow_to(address, enough, request).map(|(response, _)| response)
+    }
+
+    fn follow_to(
+        &self,
+        address: &str,
+        enough: impl Fn(&Response<Body>) -> bool,
+        request: impl Fn(&Agent, &Uri) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+    ) -> Result<(Response<Body>, String), Trouble> {
         let nowhere = |address: &str| Trouble::Redirect { address: address.to_owned() };
         let mut next: Uri = address.parse().map_err(|_| nowhere(address))?;
         for _ in 0..=REDIRECTS {
@@ -115,7 +131,7 @@ impl Client {
             let response = request.call().map_err(|error| network(&next, &error))?;
             let status = response.status();
             if status.is_success() || enough(&response) {
-                return Ok(response);
+                return Ok((response, next.to_string()));
             }
             let Some(location) = header(&response, "location").filter(|_| status.is_redirection()) else {
                 return Err(Trouble::of_status(&response));

@@ -118,6 +118,10 @@ impl Hub {
         Ok(Self { tls: certificates::tls(settings.certificates.as_ref())?, settings })
     }
 
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub(super) fn client(&self, source: Source) -> Result<Client, FetchError> {
         Client::new(&self.settings, source, self.tls.clone())
     }
@@ -158,7 +162,7 @@ impl Hub {
     }
 
     /// Why there is no list, and whether a repository of the other kind was meant.
-    fn refused(&self, lister: &Lister<'_>, repository: &Repository, why: Unlisted) -> FetchError {
+    pub(super) fn refused(&self, lister: &Lister<'_>, repository: &Repository, why: Unlisted) -> FetchError {
         let trouble = match why {
             Unlisted::Error(error) => return error,
             Unlisted::Trouble(trouble) => trouble,

@@ -9,6 +9,7 @@
 //! | [`fetch`] | what a fetch has to do, and doing it: the start of the downloading half |
 //! | [`listing`], [`modelscope`] | the source's list of files with sizes and digests |
 //! | [`download`] | one file: resumed, checked, published |
+//! | [`ranges`] | files read by range where they lie, without a copy |
 //! | [`web_file`] | one file at an address of its own |
 //! | [`disk`], [`lock`] | locks and links, and what stands for them where the file system has none |
 //! | [`client`], [`certificates`] | requests: redirects, who gets the token, which failures are tried again |
@@ -34,6 +35,7 @@ pub mod locate;
 pub mod lock;
 pub mod modelscope;
 mod partial;
+pub mod ranges;
 pub mod remote_image;
 pub mod repository;
 pub mod settings;
@@ -45,7 +47,9 @@ pub use event::{FetchEvent, Observer, State};
 pub use fetch::{Hub, Patterns, Plan};
 pub use fetch_error::FetchError;
 pub use hub_error::{HubError, fetch_command};
+pub use listing::RemoteFile;
 pub use locate::{require_file, resolve, resolve_file, resolve_in};
+pub use ranges::Ranges;
 pub use repository::Repository;
 pub use settings::{Settings, cache_folder};
 pub use source::{HUB, MODELSCOPE, Source, is_repository};

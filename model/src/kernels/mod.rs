@@ -16,11 +16,13 @@
 //! | `activation.rs` | `silu(gate) * up`, quick GELU, `exp` |
 //! | `rotary.rs` | rotary embedding |
 //! | `attention.rs` | scaled dot-product attention, head by head |
+//! | `adamw.rs` | AdamW, and the length of a gradient |
 //! | `loss.rs` | softmax and cross-entropy of rows of logits |
 //!
 //! Sums have the same order whatever the number of threads: work is cut into pieces of fixed sizes.
 
 mod activation;
+mod adamw;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -35,6 +37,7 @@ mod rotary;
 mod tests;
 
 pub(crate) use activation::{quick_gelu, swiglu};
+pub(crate) use adamw::{AdamStep, adamw, add, squares};
 pub(crate) use attention::attention;
 pub(crate) use graph::takes;
 pub(crate) use loss::{Predicted, cross_entropy};

@@ -9,7 +9,7 @@ use super::graph::{Array, Gradient, Input, plain, record};
 ///
 /// # Shapes
 /// - x: `[batch, tokens, heads, head_dim]` -> the same
-/// - cos, sin: `[batch, tokens, 1, head_dim / 2]`
+/// - cos, sin: `[batch, tokens, 1, head_dim / 2]`, or `[1, tokens, 1, head_dim / 2]`
 pub(crate) fn rotate(x: Tensor<4>, cos: &Tensor<4>, sin: &Tensor<4>) -> Tensor<4> {
     let inputs = [Input::of(x)];
     let [cos, sin] = [cos, sin].map(|angles| plain(angles.clone()).dense());
@@ -34,9 +34,11 @@ fn turn(x: &Array, cos: &Array, sin: &Array, direction: f32) -> Array {
     let shape @ [batch, tokens, heads, width] = x.dims();
     let half = width / 2;
     let (values, cos, sin) = (x.values(), cos.values(), sin.values());
+    let angled = (cos.len() / half.max(1)).max(1);
     let y = by_row(batch * tokens * heads, width, |row, out| {
         let (first, second) = values[row * width..(row + 1) * width].split_at(half);
-        let angles = row / heads * half..(row / heads + 1) * half;
+        let token = row / heads % angled;
+        let angles = token * half..(token + 1) * half;
         let angles = cos[angles.clone()].iter().zip(&sin[angles]);
         let (out_first, out_second) = out.split_at_mut(half);
         let pairs = first.iter().zip(second).zip(angles);

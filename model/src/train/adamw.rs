@@ -8,19 +8,12 @@
 //! w = w - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 //! ```
 //!
-//! Moments are f32. A weight of another type has an f32 master that is updated in its place: a step of lr = 1e-4
-//! is often below what bf16 can add to a weight. As in torch, a parameter without a gradient is left alone, its
-//! decay and step count included.
+//! All of it in f32, on tensors that hold many parameters (`flat.rs`).
 
-use std::collections::BTreeMap;
-
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 use super::arguments::TrainingArguments;
-use super::gradients::Gradients;
-use super::masters::{Masters, flat};
-use crate::source::ParameterVisitor;
-use crate::vlm::Vlm;
+use crate::kernels::{self, AdamStep};
 
 /// Whether the parameter `key` decays: all but norms and biases, as transformers' `Trainer` decides.
 pub fn decays(key: &str) -> bool {
@@ -28,117 +21,92 @@ pub fn decays(key: &str) -> bool {
     !key.contains("norm") && !key.ends_with("bias")
 }
 
-/// What is remembered of one parameter, flat.
-#[derive(Clone, Debug)]
-pub(super) struct Slot {
-    /// Updates so far.
-    pub steps: u64,
-    /// Mean of gradients.
-    pub exp_avg: Tensor<1>,
-    /// Mean of squared gradients.
-    pub exp_avg_sq: Tensor<1>,
-    /// The weight in f32, when the model's is of another type.
-    pub master: Option<Tensor<1>>,
-}
-
-impl Slot {
-    /// Of a parameter as long as `like` that was never moved.
-    fn new(like: &Tensor<1>, master: Option<Tensor<1>>) -> Self {
-        Self { steps: 0, exp_avg: like.zeros_like(), exp_avg_sq: like.zeros_like(), master }
-    }
-}
-
-/// The optimiser and its state, parameter by parameter.
-#[derive(Clone, Debug)]
-pub struct AdamW {
+/// The optimiser's numbers that are the same in all steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdamW {
     betas: (f64, f64),
     epsilon: f64,
     weight_decay: f64,
-    pub(super) slots: BTreeMap<String, Slot>,
+}
+
+/// What makes one step another than the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// The gradient is multiplied by it.
+    pub factor: f32,
+    pub learning_rate: f64,
 }
 
 impl AdamW {
-    /// An optimiser that has not seen a gradient.
     pub fn new(arguments: &TrainingArguments) -> Self {
         Self {
             betas: (arguments.adam_beta1, arguments.adam_beta2),
             epsilon: arguments.adam_epsilon,
             weight_decay: arguments.weight_decay,
-            slots: BTreeMap::new(),
         }
     }
 
-    /// Makes `masters` what parameters that have no gradient yet will be moved from.
-    pub(super) fn begin_from(&mut self, masters: Masters) {
-        self.slots
-            .extend(masters.into_iter().map(|(key, master)| (key, Slot::new(&master, Some(master.clone())))));
-    }
-
-    /// Moves every parameter of `model` that has a gradient.
-    pub fn update(&mut self, model: &mut Vlm, gradients: &mut Gradients, learning_rate: f64) {
-        model.visit(&mut Update { optimizer: self, gradients, learning_rate });
-    }
-
-    /// A parameter after updates with `gradients` from nothing, flat, in f32.
-    pub(crate) fn after(&self, weight: Tensor<1>, gradients: &[Tensor<1>], learning_rate: f64) -> Tensor<1> {
-        let mut slot = Slot::new(&weight, None);
-        let step =
-            |weight, gradient| self.step(&mut slot, weight, gradient, self.weight_decay, learning_rate);
-        gradients.iter().fold(weight, step)
-    }
-
-    /// The new values of one parameter, flat, in f32.
-    fn step(
-        &self,
-        slot: &mut Slot,
-        weight: Tensor<1>,
-        gradient: &Tensor<1>,
-        decay: f64,
-        lr: f64,
-    ) -> Tensor<1> {
+    /// The numbers of update `steps`, counted from 1, of parameters that decay or do not.
+    pub(super) fn at(&self, steps: u64, decays: bool, pace: Pace) -> AdamStep {
         let (beta1, beta2) = self.betas;
-        slot.steps += 1;
-        let mean = slot.exp_avg.clone();
-        slot.exp_avg = mean.clone() + (gradient.clone() - mean) * (1.0 - beta1);
-        slot.exp_avg_sq = slot.exp_avg_sq.clone() * beta2 + gradient.clone().square() * (1.0 - beta2);
-
-        let correction = |beta: f64| 1.0 - beta.powf(slot.steps as f64);
-        let denominator = slot.exp_avg_sq.clone().sqrt() / correction(beta2).sqrt() + self.epsilon;
-        weight * (1.0 - lr * decay) - slot.exp_avg.clone() / denominator * (lr / correction(beta1))
-    }
-}
-
-struct Update<'a> {
-    optimizer: &'a mut AdamW,
-    gradients: &'a mut Gradients,
-    learning_rate: f64,
-}
-
-impl ParameterVisitor for Update<'_> {
-    fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
-        let Some(gradient) = self.gradients.take(key) else { return };
-        let slot = self.optimizer.slots.remove(key);
-        let mut slot = slot.unwrap_or_else(|| Slot::new(&gradient, None));
-        let weight = slot.master.take().unwrap_or_else(|| flat(parameter));
-        let decay = if decays(key) { self.optimizer.weight_decay } else { 0.0 };
-        let weight = self.optimizer.step(&mut slot, weight, &gradient, decay, self.learning_rate);
-        replace(parameter, weight.clone());
-        if parameter.dtype() != DType::F32 {
-            slot.master = Some(weight);
+        let correction = |beta: f64| 1.0 - beta.powf(steps as f64);
+        let decay = if decays { self.weight_decay } else { 0.0 };
+        AdamStep {
+            factor: pace.factor,
+            keep: 1.0 - pace.learning_rate * decay,
+            mean: 1.0 - beta1,
+            square: [beta2, 1.0 - beta2],
+            root: correction(beta2).sqrt(),
+            epsilon: self.epsilon,
+            rate: pace.learning_rate / correction(beta1),
         }
-        self.optimizer.slots.insert(key.to_owned(), slot);
+    }
+
+    /// Parameters that decay after updates with `gradients` from nothing, flat, in f32.
+    pub(crate) fn after(&self, weight: &Tensor<1>, gradients: &[Tensor<1>], learning_rate: f64) -> Tensor<1> {
+        let begun = (weight.clone(), [weight.zeros_like(), weight.zeros_like()]);
+        let pace = Pace { factor: 1.0, learning_rate };
+        let steps = (1..).zip(gradients);
+        let moved = steps.fold(begun, |(weight, moments), (step, gradient)| {
+            update(weight, moments, gradient.clone(), &self.at(step, true, pace))
+        });
+        moved.0
     }
 }
 
-/// Gives `parameter` the values of `flat` (f32, `[values]`) in its own shape and type; it gathers gradients still.
-pub(super) fn replace<const D: usize>(parameter: &mut Tensor<D>, flat: Tensor<1>) {
-    let values: Tensor<D> = flat.reshape(parameter.dims()).cast(parameter.dtype());
-    *parameter = values.autodiff().require_grad();
+/// Weights, and means of gradients and of their squares, after a step: all flat, in f32.
+pub(super) fn update(
+    weight: Tensor<1>,
+    moments: [Tensor<1>; 2],
+    gradient: Tensor<1>,
+    step: &AdamStep,
+) -> (Tensor<1>, [Tensor<1>; 2]) {
+    if kernels::takes(&weight) {
+        kernels::adamw(weight, moments, gradient, step)
+    } else {
+        composed(weight, moments, gradient, step)
+    }
+}
+
+/// As [`update`], of Burn's operations.
+fn composed(
+    weight: Tensor<1>,
+    [mean, square]: [Tensor<1>; 2],
+    gradient: Tensor<1>,
+    step: &AdamStep,
+) -> (Tensor<1>, [Tensor<1>; 2]) {
+    let gradient = if step.factor < 1.0 { gradient * step.factor } else { gradient };
+    let mean = mean.clone() + (gradient.clone() - mean) * step.mean;
+    let square = square * step.square[0] + gradient.square() * step.square[1];
+    let denominator = square.clone().sqrt() / step.root + step.epsilon;
+    let weight = weight * step.keep - mean.clone() / denominator * step.rate;
+    (weight, [mean, square])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::{Device, TensorData};
 
     #[test]
     fn norms_and_biases_do_not_decay() {
@@ -159,5 +127,34 @@ mod tests {
             "vision_model.embeddings.class_embedding",
         ];
         assert!(decayed.iter().all(|key| decays(key)));
+    }
+
+    /// Neither the CPU's own loop nor its threads change a bit of what Burn's operations give.
+    #[test]
+    fn the_kernel_equals_the_composition_bit_for_bit() {
+        let count = 40_003;
+        let tensor = |seed: u64, by: f32| {
+            let values = (0..count).map(|n| (((n * 2_654_435_761 + seed) >> 7) % 2003) as f32 - 1001.0);
+            let values: Vec<f32> = values.map(|value| value * by).collect();
+            let length = values.len();
+            Tensor::<1>::from_data(TensorData::new(values, [length]), &Device::flex())
+        };
+        let arguments = TrainingArguments { weight_decay: 0.05, ..TrainingArguments::default() };
+        let adam = AdamW::new(&arguments);
+        let mut ours = (tensor(1, 1e-3), [tensor(2, 0.0), tensor(3, 0.0)]);
+        let mut burns = ours.clone();
+        for (step, factor) in [(1, 1.0), (2, 0.37), (3, 0.9)] {
+            let gradient = tensor(step * 77, 1e-4);
+            let step = adam.at(step, true, Pace { factor, learning_rate: 1e-3 });
+            ours = kernels::adamw(ours.0, ours.1, gradient.clone(), &step);
+            burns = composed(burns.0, burns.1, gradient, &step);
+        }
+        let bits = |tensor: Tensor<1>| -> Vec<u32> {
+            tensor.try_into_vec_as::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        };
+        assert_eq!(bits(ours.0), bits(burns.0));
+        let [mean, square] = ours.1;
+        let [burns_mean, burns_square] = burns.1;
+        assert_eq!((bits(mean), bits(square)), (bits(burns_mean), bits(burns_square)));
     }
 }

@@ -13,24 +13,25 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::adamw::{Slot, replace};
 use super::arguments::TrainingArguments;
-use super::masters::flat;
+use super::flat::{Bucket, Flat, Piece};
 use super::parts::Part;
 use super::trainer::Trainer;
 use crate::config::Dtype;
 use crate::folder;
 use crate::save::{self, Parameter, SaveError};
-use crate::source::ParameterVisitor;
 use crate::weights::{Checkpoint, WeightsError};
 
 const DESCRIPTION: &str = "trainer.json";
 const TENSORS: &str = "trainer.safetensors";
 /// Raised when older checkpoints can no longer be continued.
 const FORMAT: u32 = 1;
+/// What is kept of a parameter, in the order of [`Flat::state`].
+const STATE: [&str; 3] = [WEIGHT, "exp_avg", "exp_avg_sq"];
+const WEIGHT: &str = "weight";
 
 /// `trainer.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +97,12 @@ pub enum CheckpointError {
         /// What is wrong with it.
         why: String,
     },
+    /// The thread of a device ended.
+    #[error("a checkpoint could not be taken over: {why}")]
+    Rank {
+        /// Which device, and its own words.
+        why: String,
+    },
 }
 
 impl Trainer {
@@ -105,9 +112,7 @@ impl Trainer {
         let text = serde_json::to_string_pretty(&description).map_err(|error| {
             CheckpointError::Description { path: target.join(DESCRIPTION), why: error.to_string() }
         })?;
-        let mut gather = Gather { slots: &self.optimizer.slots, tensors: BTreeMap::new() };
-        self.model.visit(&mut gather);
-        let tensors = gather.tensors;
+        let tensors = named(&self.ranks.first.flat);
         folder::write_atomically(target, |folder| {
             save::write_file(&folder.join(TENSORS), &tensors.iter().collect::<Vec<_>>(), Dtype::F32)?;
             save::write_text(&folder.join(DESCRIPTION), &text)?;
@@ -122,32 +127,28 @@ impl Trainer {
         self.refuse_other_runs(&description, from)?;
         let path = from.join(TENSORS);
         let tensors = Checkpoint::open_file(&path)?;
-        let mut scatter = Scatter {
-            file: File { tensors, path },
-            updates: &description.updates,
-            slots: BTreeMap::new(),
-            fault: None,
-        };
-        self.model.visit(&mut scatter);
-        let Scatter { slots, fault, .. } = scatter;
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        self.optimizer.slots = slots;
+        let file = File { tensors, path };
+        let first = &mut self.ranks.first;
+        let buckets = first.flat.buckets.iter().map(|bucket| file.bucket(bucket, &description.updates));
+        first.flat.buckets = buckets.collect::<Result<_, _>>()?;
+        first.flat.show(&mut first.model);
+        self.ranks.follow_first().map_err(|gone| CheckpointError::Rank { why: gone.to_string() })?;
         self.step = description.step;
         self.answer_tokens = description.answer_tokens;
         Ok(())
     }
 
     fn description(&self) -> Description {
-        let updates = self.optimizer.slots.iter().map(|(key, slot)| (key.clone(), slot.steps));
+        let pieces = self.ranks.first.flat.buckets.iter().flat_map(|bucket| &bucket.pieces);
+        let moved = pieces.filter(|piece| piece.steps > 0);
+        let updates = moved.map(|piece| (piece.key.clone(), piece.steps));
         Description {
             format: FORMAT,
             step: self.step,
             total_steps: self.schedule.total_steps,
             answer_tokens: self.answer_tokens,
-            arguments: self.arguments.clone(),
-            trainable: self.parts.clone(),
+            arguments: self.arguments().clone(),
+            trainable: self.parts().to_vec(),
             updates: updates.collect(),
         }
     }
@@ -193,37 +194,18 @@ fn read_description(path: &Path) -> Result<Description, CheckpointError> {
 }
 
 /// Names what is to be written: the weights that are trained and the optimiser's memory of them.
-struct Gather<'a> {
-    slots: &'a BTreeMap<String, Slot>,
-    tensors: BTreeMap<String, Parameter>,
-}
-
-impl ParameterVisitor for Gather<'_> {
-    fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
-        if !parameter.is_require_grad() {
-            return;
-        }
-        let shape = parameter.dims().to_vec();
-        let slot = self.slots.get(key);
-        let weight = slot.and_then(|slot| slot.master.clone()).unwrap_or_else(|| flat(parameter));
-        let mut add = |what: &str, tensor: Tensor<1>| {
+fn named(flat: &Flat) -> BTreeMap<String, Parameter> {
+    let mut tensors = BTreeMap::new();
+    for piece in flat.buckets.iter().flat_map(|bucket| &bucket.pieces) {
+        let Some((state, steps)) = flat.state(&piece.key) else { continue };
+        let kept = if steps == 0 { 1 } else { state.len() };
+        for (what, tensor) in STATE.into_iter().zip(state).take(kept) {
             let fetch = Box::new(move || tensor.try_to_data().map_err(|error| error.to_string()));
-            self.tensors.insert(format!("{what}.{key}"), Parameter { shape: shape.clone(), fetch });
-        };
-        add("weight", weight);
-        if let Some(slot) = slot {
-            add("exp_avg", slot.exp_avg.clone());
-            add("exp_avg_sq", slot.exp_avg_sq.clone());
+            let parameter = Parameter { shape: piece.shape.clone(), fetch };
+            tensors.insert(format!("{what}.{}", piece.key), parameter);
         }
     }
-}
-
-/// Puts what was written back where it was.
-struct Scatter<'a> {
-    file: File,
-    updates: &'a BTreeMap<String, u64>,
-    slots: BTreeMap<String, Slot>,
-    fault: Option<CheckpointError>,
+    tensors
 }
 
 /// The open `trainer.safetensors`.
@@ -232,47 +214,38 @@ struct File {
     path: PathBuf,
 }
 
-impl ParameterVisitor for Scatter<'_> {
-    fn visit<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) {
-        if self.fault.is_none() && parameter.is_require_grad() {
-            self.fault = self.put(key, parameter).err();
-        }
-    }
-}
-
-impl Scatter<'_> {
-    fn put<const D: usize>(&mut self, key: &str, parameter: &mut Tensor<D>) -> Result<(), CheckpointError> {
-        let device = parameter.device().inner();
-        let tensor = |what: &str| -> Result<Tensor<1>, CheckpointError> {
-            let data = self.file.read(&format!("{what}.{key}"), &parameter.dims())?;
-            Ok(Tensor::from_data(data, (&device, DType::F32)))
-        };
-        let weight = tensor("weight")?;
-        let slot = match self.updates.get(key) {
-            None => None,
-            Some(steps) => Some(Slot {
-                steps: *steps,
-                exp_avg: tensor("exp_avg")?,
-                exp_avg_sq: tensor("exp_avg_sq")?,
-                master: (parameter.dtype() != DType::F32).then(|| weight.clone()),
-            }),
-        };
-        replace(parameter, weight);
-        self.slots.extend(slot.map(|slot| (key.to_owned(), slot)));
-        Ok(())
-    }
-}
-
 impl File {
-    /// The tensor `key` of `shape`, flat.
-    fn read(&self, key: &str, shape: &[usize]) -> Result<TensorData, CheckpointError> {
+    /// A bucket as it was written, updates included.
+    fn bucket(&self, of: &Bucket, updates: &BTreeMap<String, u64>) -> Result<Bucket, CheckpointError> {
+        let length: usize = of.pieces.iter().map(Piece::length).sum();
+        let mut state: [Vec<u8>; 3] = std::array::from_fn(|_| Vec::with_capacity(length * size_of::<f32>()));
+        let mut pieces = of.pieces.clone();
+        for piece in &mut pieces {
+            piece.steps = updates.get(&piece.key).copied().unwrap_or(0);
+            for (what, bytes) in STATE.into_iter().zip(&mut state) {
+                if piece.steps > 0 || what == WEIGHT {
+                    bytes.extend_from_slice(&self.read(&format!("{what}.{}", piece.key), &piece.shape)?);
+                } else {
+                    bytes.resize(bytes.len() + piece.length() * size_of::<f32>(), 0);
+                }
+            }
+        }
+        let device = of.weight.device();
+        let [weight, mean, square] = state.map(|bytes| -> Tensor<1> {
+            let data = TensorData::from_bytes_vec(bytes, [length], DType::F32);
+            Tensor::from_data(data, (&device, DType::F32))
+        });
+        Ok(Bucket { decays: of.decays, pieces, weight, moments: [mean, square] })
+    }
+
+    /// The tensor `key` of `shape` in f32.
+    fn read(&self, key: &str, shape: &[usize]) -> Result<Bytes, CheckpointError> {
         let fault = |why| CheckpointError::Tensor { path: self.path.clone(), key: key.to_owned(), why };
         let stored = self.tensors.shape(key).ok_or_else(|| fault("is not there".to_owned()))?;
         if stored != shape {
             return Err(fault(format!("has shape {stored:?}, but the model's is {shape:?}")));
         }
         let data = self.tensors.read(key, DType::F32).ok_or_else(|| fault("is not there".to_owned()))??;
-        let length = shape.iter().product::<usize>();
-        Ok(TensorData::from_bytes(data.into_bytes(), [length], DType::F32))
+        Ok(data.into_bytes())
     }
 }

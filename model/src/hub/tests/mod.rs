@@ -2,6 +2,7 @@
 
 mod disks;
 mod modelscope;
+mod ranges;
 mod server;
 mod statuses;
 mod transfer;

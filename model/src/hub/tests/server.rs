@@ -37,8 +37,10 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
-    fn range_start(&self) -> Option<usize> {
-        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    /// From where, and up to which byte, if that is said.
+    fn range(&self) -> Option<(usize, Option<usize>)> {
+        let (start, end) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((start.parse().ok()?, end.parse::<usize>().ok().map(|last| last + 1)))
     }
 }
 
@@ -228,13 +230,14 @@ impl Site {
 
 fn content(file: &FakeFile, request: &Request) -> Vec<u8> {
     let etag = format!("\"{}\"", file.etag);
-    match request.range_start() {
+    let size = file.body.len();
+    match request.range() {
         None => reply(200, &[("ETag", &etag)], &file.body),
-        Some(start) if start >= file.body.len() => reply(416, &[], b""),
-        Some(start) => {
-            let size = file.body.len();
-            let range = format!("bytes {start}-{}/{size}", size - 1);
-            reply(206, &[("ETag", &etag), ("Content-Range", &range)], &file.body[start..])
+        Some((start, _)) if start >= size => reply(416, &[], b""),
+        Some((start, end)) => {
+            let end = end.unwrap_or(size).min(size);
+            let range = format!("bytes {start}-{}/{size}", end - 1);
+            reply(206, &[("ETag", &etag), ("Content-Range", &range)], &file.body[start..end])
         }
     }
 }
