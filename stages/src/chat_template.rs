@@ -1,6 +1,6 @@
 //! `chat-template`: render a conversation as the model was taught to read it, and mark what it shall learn to write.
 //!
-//! In: `messages` `list<struct<role: utf8, content: utf8, tool_calls: utf8>>`, `n_images` u32.
+//! In: `messages` `list<struct<role, content, tool_calls, extra, tools>>` of utf8, `n_images` u32.
 //! Out: `segments` (see [`crate::segments`]), `n_images` as it came.
 //!
 //! | code | why a row is rejected |
@@ -17,14 +17,14 @@
 
 use crate::arrays::{column, counts_of_kept};
 use crate::facts;
-use crate::messages::{MessageRows, Turn};
+use crate::messages::MessageRows;
 use crate::row::messages_type;
 use crate::segments::{SegmentsBuilder, segments_type};
 use crate::settings;
 use crate::tokenizer_folder;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::DataType;
-use llavm_model::chat_template::{self as hf, Message, ToolCalls};
+use llavm_model::chat_template::{self as hf, Message};
 pub use llavm_model::processor::render::{AnswerEnd, LossOn};
 use llavm_model::processor::render::{Renderer, Rendering};
 use llavm_pipeline::stage::{
@@ -33,7 +33,6 @@ use llavm_pipeline::stage::{
 use llavm_pipeline::{Columns, Rejects, StageError};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What `validate` says of such a template.
@@ -109,7 +108,7 @@ impl ChatTemplate {
         let turn = |role, content| Message::new(role, content);
         let turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")];
         let render = |turns: &[Message<'_>], prompt| {
-            template.render(&turns, prompt, Some(self.enable_thinking), &BTreeMap::new()).ok()
+            template.render(&turns, prompt, Some(self.enable_thinking), None).ok()
         };
         let (Some(asked), Some(trained)) = (render(&turns[..1], true), render(&turns, false)) else {
             return false;
@@ -141,7 +140,7 @@ impl ChatTemplate {
 
 impl StageKind for ChatTemplate {
     const KIND: &'static str = "chat-template";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str =
         "render a conversation with the tokenizer's template and mark what is trained on";
 }
@@ -273,11 +272,5 @@ impl Apply for Render {
 
 /// The messages of a row, as the template takes them.
 fn messages_of<'a>(rows: &MessageRows<'a>, row: usize) -> Result<Vec<Message<'a>>, StageError> {
-    let message = |turn: Turn<'a>| {
-        let tool_calls = turn.tool_calls.map(ToolCalls::parse).transpose();
-        let tool_calls = tool_calls
-            .map_err(|cause| StageError::new(format!("`tool_calls` is no JSON: {cause}")).because(cause))?;
-        Ok(Message { role: turn.role, content: turn.content, tool_calls })
-    };
-    rows.row(row).into_iter().flatten().map(message).collect()
+    rows.row(row).into_iter().flatten().map(|turn| turn.message()).collect()
 }

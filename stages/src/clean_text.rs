@@ -48,7 +48,7 @@ pub enum Convert {
 
 impl StageKind for CleanText {
     const KIND: &'static str = "clean-text";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "bring texts into one Unicode form and Chinese into one script";
 }
 
@@ -114,8 +114,10 @@ impl Apply for Cleaner {
         let (roles, contents): (&StringArray, &StringArray) =
             text("role").zip(text("content")).ok_or_else(wrong)?;
         let cleaned: StringArray = contents.iter().map(|text| text.map(|text| self.clean(text))).collect();
-        let calls = turns.column_by_name("tool_calls").ok_or_else(wrong)?;
-        let columns: Vec<ArrayRef> = vec![Arc::new(roles.clone()), Arc::new(cleaned), Arc::clone(calls)];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(roles.clone()), Arc::new(cleaned)];
+        for beside in ["tool_calls", "extra", "tools"] {
+            columns.push(Arc::clone(turns.column_by_name(beside).ok_or_else(wrong)?));
+        }
         let turns = StructArray::try_new(message_fields(), columns, turns.nulls().cloned())?;
         let arrow::datatypes::DataType::List(item) = messages_type() else { return Err(wrong()) };
         let lists =

@@ -10,13 +10,12 @@
 //! out the same keeps its pixels.
 
 use crate::arrays::{Lists, column, item_range};
+use crate::first_seen::FirstSeen;
 use crate::image_lists::{ImageDigest, Origin, OriginLists, digest_array, digests_list, origins_list};
 use arrow::array::{Array, FixedSizeBinaryArray, ListArray, RecordBatch, new_null_array};
 use arrow::datatypes::Schema;
 use llavm_pipeline::stage::{Apply, Beside, MapStage, OpenContext, Parameters, SequentialPass};
 use llavm_pipeline::{Columns, Rejects, StageError};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// The first of equal images.
@@ -86,10 +85,14 @@ fn digest(digests: &FixedSizeBinaryArray, item: usize) -> Result<ImageDigest, St
     ImageDigest::try_from(digests.value(item)).map_err(|_| StageError::new("a digest of another length"))
 }
 
-/// The images of the rows so far, each with where it stood first.
+/// The images of the rows so far, each with where it stood first: about 25 bytes an image.
 #[derive(Default)]
 struct Seen {
-    first: HashMap<ImageDigest, Origin>,
+    /// The row among all rows so far, and the item in it.
+    first: FirstSeen<(u32, u32)>,
+    /// The partitions so far, and how many rows were before each.
+    partitions: Vec<(u32, u64)>,
+    rows: u64,
     partition: u32,
     /// The next row of the partition.
     row: u32,
@@ -98,6 +101,7 @@ struct Seen {
 impl SequentialPass for Seen {
     fn begin(&mut self, partition: usize) {
         (self.partition, self.row) = (partition as u32, 0);
+        self.partitions.push((self.partition, self.rows));
     }
 
     fn next(&mut self, rows: &RecordBatch, rejects: &mut Rejects) -> Result<RecordBatch, StageError> {
@@ -115,6 +119,7 @@ impl SequentialPass for Seen {
                 origins.push();
             }
             self.row += 1;
+            self.rows += 1;
         }
         let schema = DistinctImages.output().schema();
         Ok(RecordBatch::try_new(schema, vec![origins.finish()?])?)
@@ -124,13 +129,12 @@ impl SequentialPass for Seen {
 impl Seen {
     /// Where an image of the current row stood before.
     fn origin(&mut self, digest: ImageDigest, item: u32) -> Option<Origin> {
-        match self.first.entry(digest) {
-            Entry::Occupied(found) => Some(*found.get()),
-            Entry::Vacant(new) => {
-                new.insert(Origin { partition: self.partition, row: self.row, item });
-                None
-            }
-        }
+        // An image behind the rows that can be counted is one of its own.
+        let number = u32::try_from(self.rows).unwrap_or(u32::MAX);
+        let (row, item) = self.first.before(*digest.first_chunk()?, (number, item))?;
+        let at = self.partitions.partition_point(|(_, before)| *before <= u64::from(row)).checked_sub(1)?;
+        let (partition, before) = *self.partitions.get(at)?;
+        Some(Origin { partition, row: (u64::from(row) - before) as u32, item })
     }
 }
 

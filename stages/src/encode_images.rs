@@ -22,7 +22,7 @@ use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use llavm_model::clip::{ClipVision, FeatureSelect};
 use llavm_model::config::{ClipVisionConfig, Dtype, PixelNorm};
-use llavm_model::device::{DeviceError, DeviceName};
+use llavm_model::device::DeviceError;
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use llavm_model::hub;
 use llavm_model::processor::files::tower_image;
@@ -49,7 +49,7 @@ pub struct EncodeImages {
     /// The vision tower: a folder or `hub:ORG/NAME`.
     #[serde(skip_serializing)]
     pub clip: String,
-    /// `cpu`, `cuda`, `cuda:1` or `wgpu`. Default `cpu`.
+    /// `cpu`, `cuda`, `cuda:1` or `wgpu`; of several (`cuda:0,1`) the first. Default `cpu`.
     #[serde(default = "cpu", serialize_with = "crate::device::family")]
     pub device: String,
     /// How a number is kept. Default, and so far the only one, `f16`.
@@ -104,7 +104,7 @@ impl Parameters for EncodeImages {
     }
 
     fn check(&self) -> Vec<(&'static str, String)> {
-        let wrong = self.device.parse::<DeviceName>().err();
+        let wrong = crate::device::first(&self.device).err();
         wrong.map(|error: DeviceError| ("device", error.to_string())).into_iter().collect()
     }
 
@@ -165,7 +165,7 @@ impl MapStage for EncodeImages {
     }
 
     fn open(&self, _context: &dyn OpenContext) -> Result<Box<dyn Apply>, StageError> {
-        let name: DeviceName = self.device.parse().map_err(failed)?;
+        let name = crate::device::first(&self.device).map_err(failed)?;
         require_healthy(name, &[Dtype::F32], &Verdicts::of_user()).map_err(failed)?;
         let device = name.open().map_err(failed)?;
         let folder = hub::resolve(&self.clip).map_err(failed)?;

@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod export;
 pub mod facts;
 pub mod filter;
+mod first_seen;
 pub mod image_lists;
 pub mod image_pads;
 pub mod language;

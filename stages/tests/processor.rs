@@ -226,6 +226,46 @@ fn compare(rows: &[(Vec<Turn>, u32)], chat: &Value, [missing, placeholder, speci
     compared
 }
 
+#[test]
+fn tools_thoughts_and_calls_are_asked_as_they_were_trained() {
+    let golden = fs::read_to_string(root("stages/tests/golden/tools.json")).unwrap();
+    let golden: serde_json::Map<String, Value> = serde_json::from_str(&golden).unwrap();
+    for (name, case) in &golden {
+        for loss_on in ["last", "all-assistant"] {
+            let mut chat =
+                json!({"tokenizer": qwen(), "enable_thinking": case["enable_thinking"], "loss_on": loss_on});
+            if let Some(template) = case["template"].as_str() {
+                chat["template"] = json!(template);
+            }
+            let made = common::messages(&case["turns"]);
+            let made = made.then::<ChatTemplate>(chat.clone()).then::<ImagePads>(json!({}));
+            let made = made.then::<Tokenize>(json!({"tokenizer": qwen()}));
+            let ChatSettings { template, rendering } = settings::<ChatTemplate, _>(&chat);
+            let settings = Settings {
+                rendering,
+                image_tokens: settings::<ImagePads, _>(&json!({})),
+                special_in_text: settings::<Tokenize, _>(&json!({"tokenizer": qwen()})),
+                image: ImageProcessor::default(),
+            };
+            let folder = Folder::new(&settings, &template);
+            let processor = folder.load();
+            let table = common::messages(&case["turns"]);
+            let rows = llavm_stages::messages::MessageRows::of(&table.batch).unwrap();
+            let messages: Vec<Message<'_>> =
+                rows.row(0).unwrap().map(|turn| turn.message().unwrap()).collect();
+            let row = processor.row(&messages, 0).unwrap();
+            assert_eq!((row.ids, row.train), (made.input_ids(0), made.train(0)), "{name} {loss_on}");
+            let prompt = processor.prompt(&messages[..messages.len() - 1], None, 0).unwrap();
+            assert_eq!(
+                processor.tokenizer().decode(&prompt, false).unwrap(),
+                case["prompt"].as_str().unwrap(),
+                "{name}"
+            );
+            assert!(made.input_ids(0).starts_with(&prompt), "{name} {loss_on}");
+        }
+    }
+}
+
 /// Appended to a sample manifest, whose rows then train a model.
 const TRAIN: &str = r#"
 [stages.model]

@@ -116,8 +116,8 @@ fn rows_that_cannot_be_rendered_for_training_are_rejected_by_name() {
     chat-template/no-answer: the conversation does not end with an assistant turn
     chat-template/no-answer: the conversation does not end with an assistant turn
     chat-template/answer-changes-prompt: the template renders the answer otherwise than the model would write it after the prompt; an answer may not begin with a line break or hold `</think>`
-    chat-template/answer-changes-prompt: the template renders the answer otherwise than the model would write it after the prompt; an answer may not begin with a line break or hold `</think>`
-    chat-template/answer-changes-prompt: the prompt is not how the rendering of the whole conversation begins; an answer may not begin with a line break or hold `</think>`
+    chat-template/answer-changes-prompt: the answer thinks (`reasoning_content`, or text before `</think>`), but its prompt ends in an empty think block; set enable_thinking = true, or take the thoughts out of the data
+    chat-template/answer-changes-prompt: the answer thinks (`reasoning_content`, or text before `</think>`), but its prompt ends in an empty think block; set enable_thinking = true, or take the thoughts out of the data
     chat-template/noncharacter: message 1 holds a Unicode noncharacter (U+FDD0 to U+FDEF)
     fine
     chat-template/template-refuses: the chat template cannot render these messages: Roles must alternate (template line 1)

@@ -19,7 +19,7 @@ pub struct AskBenchmark {
     pub samples: usize,
     /// How answers are made.
     pub generate: Generate,
-    /// Where to compute: `cpu` (default), `cuda`, `cuda:1` or `wgpu`.
+    /// Where to compute: `cpu` (default), `cuda`, `cuda:1` or `wgpu`; of several (`cuda:0,1`) the first.
     pub device: String,
     /// `f32`, `f16` or `bf16`. Default: f32 on the CPU, elsewhere what the model was trained in.
     pub dtype: Option<Dtype>,

@@ -19,7 +19,6 @@ use crate::evaluate::prediction::{self, PREDICTIONS};
 use crate::evaluate::scores::Scores;
 use crate::evaluate::session::{MODEL, assistant_of, code, settings};
 use crate::evaluate::{PAGE, TIMING};
-use llavm_model::device::DeviceName;
 use llavm_model::processor::image::ImageProcessor;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{JobContext, JobStage, Missing, Parameters, Resource, StageKind};
@@ -52,7 +51,7 @@ impl Parameters for AskBenchmark {
         if self.generate.max_new_tokens == 0 || self.generate.batch_size == 0 {
             wrong.push(("generate", "max_new_tokens and batch_size must be at least 1".to_owned()));
         }
-        if let Err(error) = self.device.parse::<DeviceName>() {
+        if let Err(error) = crate::device::first(&self.device) {
             wrong.push(("device", error.to_string()));
         }
         wrong

@@ -5,6 +5,7 @@
 use super::shown::Shown;
 use super::spread::{Bar, Spread};
 use super::tally::{Reason, Repeated, Share, Tally};
+use crate::evaluate::page::PARTS;
 use llavm_pipeline::StageError;
 use llavm_pipeline::units::thousands;
 use minijinja::syntax::SyntaxConfig;
@@ -120,6 +121,7 @@ pub fn render(report: &Report) -> Result<String, StageError> {
     environment.set_syntax(syntax.map_err(wrong)?);
     // The name's ending makes the template escape what it puts in.
     environment.add_template("page.html", TEMPLATE).map_err(wrong)?;
+    environment.add_template("parts.html", PARTS).map_err(wrong)?;
     let template = environment.get_template("page.html").map_err(wrong)?;
     let page =
         template.render(context! { report => Value::from(Serde(report)), style => STYLE }).map_err(wrong)?;

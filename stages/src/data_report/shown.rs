@@ -38,7 +38,9 @@ pub struct ShownTurn {
 
 impl ShownTurn {
     pub fn of(turn: &Turn<'_>) -> Self {
-        Self { role: clean(turn.role), content: clean(turn.content) }
+        // What stands beside the words is trained on or asked with as well.
+        let texts: Vec<&str> = turn.texts().skip(1).filter(|text| !text.is_empty()).collect();
+        Self { role: clean(turn.role), content: clean(&texts.join("\n")) }
     }
 }
 

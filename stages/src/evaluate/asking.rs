@@ -8,7 +8,7 @@ use super::session::{Found, Session, code};
 use super::swaps::{self, Candidate, Instead};
 use super::{References, Turns};
 use crate::asking::asker::Asker;
-use llavm_model::chat_template::Message;
+use llavm_model::message::{Json, Message};
 use llavm_model::processor::{PromptError, TokenRow};
 use llavm_pipeline::StageError;
 
@@ -119,7 +119,7 @@ impl Session<'_> {
         asks.iter().map(|ask| self.tokens_of(ask)).collect()
     }
 
-    /// A question by itself, as the model's own processor asks it: the row's system turns, the question, the answer.
+    /// A question by itself, as the model's own processor asks it: the row's tools and system turns, the question, the answer.
     fn tokens_of(&self, ask: &Ask) -> Result<Tokens, String> {
         let row = &self.rows[ask.row];
         let message = |role, content| Message::new(role, content);
@@ -127,6 +127,7 @@ impl Session<'_> {
         let mut messages: Vec<Message<'_>> =
             system.map(|turn| message("system", turn.content.as_str())).collect();
         messages.push(message("user", &ask.user));
+        messages[0].tools = row.turns.iter().find_map(|turn| Json::parse(turn.tools.as_deref()?).ok());
         let (processor, images) = (&self.assistant.processor, row.n_images as usize);
         let no_prompt = |error: PromptError| format!("evaluate/{}: {error}", error.code());
         let prompt = processor.prompt(&messages, processor.system(), images).map_err(no_prompt)?;

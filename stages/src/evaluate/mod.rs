@@ -38,7 +38,6 @@ pub mod scores;
 pub use parameters::{Evaluate, Generate, References, Split, Turns};
 
 use crate::asking::kept::{Kept, Timing};
-use llavm_model::device::DeviceName;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::{JobContext, JobStage, Parameters, StageKind};
 use numbers::Numbers;
@@ -83,7 +82,7 @@ impl Parameters for Evaluate {
         if self.turns == Turns::Each && self.references != References::Row {
             wrong.push(("references", "of several turns each has its own; set turns = \"last\"".to_owned()));
         }
-        if let Err(error) = self.device.parse::<DeviceName>() {
+        if let Err(error) = crate::device::first(&self.device) {
             wrong.push(("device", error.to_string()));
         }
         wrong

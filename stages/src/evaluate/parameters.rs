@@ -26,7 +26,7 @@ pub struct Evaluate {
     pub metrics: Vec<Metric>,
     /// Columns of the shards by whose values results are told apart. Default `language` and `source`.
     pub slices: Vec<String>,
-    /// Where to compute: `cpu` (default), `cuda`, `cuda:1` or `wgpu`.
+    /// Where to compute: `cpu` (default), `cuda`, `cuda:1` or `wgpu`; of several (`cuda:0,1`) the first.
     #[serde(serialize_with = "crate::device::family")]
     pub device: String,
     /// `f32`, `f16` or `bf16`. Default: f32 on the CPU, elsewhere what the model was trained in.

@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn turn(role: &str, content: &str) -> Turn {
-        Turn { role: role.to_owned(), content: content.to_owned() }
+        Turn { role: role.to_owned(), content: content.to_owned(), tools: None }
     }
 
     #[test]

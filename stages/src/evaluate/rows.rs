@@ -4,6 +4,7 @@
 
 use super::prediction::COLUMNS;
 use crate::arrays::{column, item_range, items};
+use crate::messages::{self, MessageRows};
 use arrow::array::{Array, ArrayRef, ListArray, RecordBatch, StringArray, StructArray, UInt32Array};
 use arrow::datatypes::{Int32Type, UInt32Type};
 use arrow::ipc::reader::FileReader;
@@ -22,6 +23,8 @@ pub struct Turn {
     pub role: String,
     /// What was said, `<image>` where the image goes.
     pub content: String,
+    /// JSON text of the tools on offer, beside the first turn.
+    pub tools: Option<String>,
 }
 
 /// The value of a slice column.
@@ -194,18 +197,14 @@ impl<'a> Batch<'a> {
 }
 
 fn turns(messages: &ListArray, row: usize) -> Result<Vec<Turn>, StageError> {
-    if messages.is_null(row) {
-        return Ok(Vec::new());
-    }
-    let wrong = || StageError::new("`messages` is not list<struct<role: utf8, content: utf8>>");
-    let turns = messages.values().as_any().downcast_ref::<StructArray>().ok_or_else(wrong)?;
-    let text = |name: &str| {
-        let texts = turns.column_by_name(name);
-        texts.and_then(|texts| texts.as_any().downcast_ref::<StringArray>()).ok_or_else(wrong)
+    let wrong = || StageError::new("`messages` is not list<struct<role: utf8, content: utf8, …>>");
+    let rows = MessageRows::of_lists(messages).ok_or_else(wrong)?;
+    let turn = |turn: messages::Turn<'_>| Turn {
+        role: turn.role.to_owned(),
+        content: turn.content.to_owned(),
+        tools: turn.tools.map(str::to_owned),
     };
-    let (roles, contents) = (text("role")?, text("content")?);
-    let turn = |at| Turn { role: roles.value(at).to_owned(), content: contents.value(at).to_owned() };
-    Ok(item_range(messages, row).map(turn).collect())
+    Ok(rows.row(row).into_iter().flatten().map(turn).collect())
 }
 
 /// A value as text, or one text per question of a list.

@@ -11,7 +11,6 @@ use crate::metrics::resample::Resampler;
 use crate::settings::IMAGES;
 use arrow::array::RecordBatch;
 use llavm_model::config::Dtype;
-use llavm_model::device::DeviceName;
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use llavm_model::folder::ModelFolder;
 use llavm_model::generate::assistant::Assistant;
@@ -246,7 +245,7 @@ pub fn settings(device: &str, dtype: Option<Dtype>) -> Value {
 
 /// The model, loaded on its device.
 pub fn assistant_of(device: &str, dtype: Option<Dtype>, folder: &Path) -> Result<Assistant, StageError> {
-    let name: DeviceName = device.parse().map_err(failed)?;
+    let name = crate::device::first(device).map_err(failed)?;
     let model = ModelFolder::open(&folder.to_string_lossy()).map_err(failed)?;
     let own = if name.is_reference() { Dtype::F32 } else { model.description.dtype };
     let dtype = dtype.unwrap_or(own);

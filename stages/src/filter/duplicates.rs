@@ -2,14 +2,13 @@
 //!
 //! In: fingerprints in row order. Out: rejects that name the row repeated; of rows that are alike the first stays.
 //!
-//! Exact repeats are found by twelve bytes of their digest ([`FirstRows`]): of a billion differing rows two meet with a chance of 10^-11. Images that look
-//! alike are found by [`Hashes`], in a time that grows far more slowly than the number of rows.
+//! Exact repeats are found by their digests ([`FirstSeen`]). Images that look alike are found by [`Hashes`], in a time that grows far more slowly than the number of rows.
 
-use super::exact::{DIGEST, FirstRows};
 use super::fingerprint::{FINGERPRINT, HASH_BYTES};
 use super::hashes::Hashes;
 use super::sameness::{By, Dedup};
 use crate::arrays::{batch_of, column};
+use crate::first_seen::{DIGEST, FirstSeen};
 use arrow::array::{BinaryArray, RecordBatch};
 use llavm_pipeline::stage::SequentialPass;
 use llavm_pipeline::{Rejects, StageError};
@@ -21,7 +20,7 @@ pub struct Duplicates {
     distance: u32,
     /// Rows of the table that went by.
     row: u64,
-    exact: FirstRows,
+    exact: FirstSeen<u32>,
     /// Rows that stay, for `perceptual`: the hash of the first image finds them.
     kept: Vec<Kept>,
     hashes: Hashes,
@@ -36,7 +35,7 @@ struct Kept {
 impl Duplicates {
     pub fn new(dedup: Dedup, by: By, distance: u32) -> Self {
         let hashes = Hashes::new(distance);
-        Self { dedup, by, distance, row: 0, exact: FirstRows::default(), kept: Vec::new(), hashes }
+        Self { dedup, by, distance, row: 0, exact: FirstSeen::default(), kept: Vec::new(), hashes }
     }
 
     /// The earlier row that this one repeats; otherwise the row is remembered.
@@ -47,8 +46,7 @@ impl Duplicates {
         let digest = *fingerprint.first_chunk::<DIGEST>()?;
         // The last number is that of no row.
         let row = u32::try_from(self.row).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
-        let first = self.exact.first(digest, row);
-        (first != row).then(|| first.into())
+        self.exact.before(digest, row).map(u64::from)
     }
 
     fn earlier_alike(&mut self, fingerprint: &[u8]) -> Option<u64> {

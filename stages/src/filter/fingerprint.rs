@@ -68,7 +68,7 @@ fn digests(images: &[&[u8]]) -> Vec<u8> {
 fn text_digest(turns: &[Turn<'_>]) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     for turn in turns {
-        for text in [turn.role, turn.content].into_iter().chain(turn.tool_calls) {
+        for text in turn.texts() {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
     }

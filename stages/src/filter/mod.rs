@@ -14,7 +14,6 @@
 //! A condition that is null (such as `image_width > 100` without an image) leaves the row out, as in SQL.
 
 mod duplicates;
-mod exact;
 mod fingerprint;
 mod hashes;
 pub(crate) mod measure;

@@ -28,14 +28,6 @@ impl OpenContext for NoFiles {
         Err(StageError::new(memo))
     }
 
-    fn remembered(
-        &self,
-        _key: &str,
-        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
-    ) -> Result<Vec<u8>, StageError> {
-        compute()
-    }
-
     fn seed(&self) -> u64 {
         0
     }
@@ -55,9 +47,10 @@ pub fn rows(rows: &[(Vec<&[u8]>, &str, &str)], columns: &[&str]) -> RecordBatch 
         roles.extend(["user", "assistant"]);
         contents.extend([*prompt, *answer]);
     }
-    let calls = Arc::new(StringArray::new_null(roles.len()));
-    let texts: Vec<ArrayRef> =
-        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents)), calls];
+    let none: ArrayRef = Arc::new(StringArray::new_null(roles.len()));
+    let mut texts: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
+    texts.resize(message_fields().len(), none);
     let turns = StructArray::new(message_fields(), texts, None);
     let item = Arc::new(Field::new("item", DataType::Struct(message_fields()), true));
     let messages =

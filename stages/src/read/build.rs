@@ -10,17 +10,17 @@ use super::image_files::ImageFiles;
 use super::image_hashes::Hashes;
 use super::language_of::{LanguageOf, of_turns};
 use super::marks::IMAGE_PLACEHOLDER;
+use super::message_rows::Messages;
 use super::prompts::draw;
 use super::raw::reject;
 use super::value::Value;
 use crate::arrays::Lists;
 use crate::image_lists::{ImageDigest, digest_array, image_digest};
-use crate::row::{images_type, message_fields, messages_type};
+use crate::row::images_type;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, ListArray, ListBuilder, NullBufferBuilder, RecordBatch,
-    RecordBatchOptions, StringBuilder, StructArray, UInt32Builder,
+    Array, ArrayRef, AsArray, BinaryBuilder, ListBuilder, RecordBatch, RecordBatchOptions, StringBuilder,
+    UInt32Builder,
 };
-use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
 use blake3::Hash;
 use llavm_pipeline::StageError;
@@ -227,7 +227,7 @@ enum Column {
     Images(ListBuilder<BinaryBuilder>),
     Digests(Digests),
     Count(UInt32Builder),
-    Messages(Messages),
+    Messages(Box<Messages>),
     Group(ListBuilder<StringBuilder>),
 }
 
@@ -273,7 +273,7 @@ impl<'a> BatchBuilder<'a> {
             "images" => Ok(Column::Images(ListBuilder::new(BinaryBuilder::new()))),
             "image_digests" => Ok(Column::Digests(Digests::default())),
             "n_images" => Ok(Column::Count(UInt32Builder::new())),
-            "messages" => Ok(Column::Messages(Messages::default())),
+            "messages" => Ok(Column::Messages(Box::default())),
             "group" => Ok(Column::Group(ListBuilder::new(StringBuilder::new()))),
             other => Err(StageError::new(format!("`read` has no column `{other}`"))),
         };
@@ -452,48 +452,5 @@ impl Digests {
 
     fn finish(self) -> Result<ArrayRef, StageError> {
         self.lists.finish(Arc::new(digest_array(&self.digests)?))
-    }
-}
-
-/// `messages` under construction.
-#[derive(Default)]
-struct Messages {
-    roles: StringBuilder,
-    contents: StringBuilder,
-    tool_calls: StringBuilder,
-    lengths: Vec<usize>,
-    valid: Vec<bool>,
-}
-
-impl Messages {
-    fn append(&mut self, turns: &[Message<'_>]) {
-        for turn in turns {
-            self.roles.append_value(turn.role.name());
-            self.contents.append_value(&turn.content);
-            self.tool_calls.append_option(turn.tool_calls.as_deref());
-        }
-        self.lengths.push(turns.len());
-        self.valid.push(true);
-    }
-
-    fn append_null(&mut self) {
-        self.lengths.push(0);
-        self.valid.push(false);
-    }
-
-    fn finish(&mut self) -> Result<ListArray, StageError> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.roles.finish()),
-            Arc::new(self.contents.finish()),
-            Arc::new(self.tool_calls.finish()),
-        ];
-        let turns = StructArray::try_new(message_fields(), columns, None)?;
-        let mut nulls = NullBufferBuilder::new(self.valid.len());
-        self.valid.drain(..).for_each(|valid| nulls.append(valid));
-        let offsets = OffsetBuffer::from_lengths(self.lengths.drain(..));
-        let DataType::List(item) = messages_type() else {
-            return Err(StageError::new("`messages` is no list"));
-        };
-        Ok(ListArray::try_new(item, offsets, Arc::new(turns), nulls.finish())?)
     }
 }

@@ -50,10 +50,10 @@ pub fn byte_ranges(
     format: &str,
     every: u64,
     context: &dyn OpenContext,
-    scan: &dyn Fn(&Section) -> io::Result<Vec<ByteRange>>,
+    scan: &(dyn Fn(&Section) -> io::Result<Vec<ByteRange>> + Sync),
 ) -> Result<Result<Vec<ByteRange>, String>, StageError> {
     let what = format!("regions/{INDEX_VERSION}/{format}/{every}");
-    let found = input.remembered(&what, context, &|file| Ok(encode(&scan(file)?)))?;
+    let found = input.remembered_of_all(&what, context, &|file| Ok(encode(&scan(file)?)))?;
     match found.map(|found| decode(&found)) {
         Ok(Some(byte_ranges)) => Ok(Ok(byte_ranges)),
         Ok(None) => Err(StageError::new(format!("{}: no row index", input.path().display()))),

@@ -67,6 +67,8 @@ pub struct ColumnNames {
     pub system: Option<String>,
     /// Turns before the prompt: a list of pairs of a question and an answer. Default: `history` where the files have it; "" for none.
     pub history: Option<String>,
+    /// The tools on offer: a list of definitions, or JSON text of one. Default: `tools` where the files have it; "" for none.
+    pub tools: Option<String>,
     /// What the prompt is about, put on a line of its own behind it. Default: `input` where the prompt is `instruction` (alpaca).
     pub input: Option<String>,
     /// Language of the texts, for slices of reports.
@@ -96,8 +98,16 @@ impl ColumnNames {
     pub fn sought(&self, conversation: Conversation) -> Vec<Vec<&str>> {
         let image = self.image.as_deref().map_or_else(|| USUAL_IMAGE.to_vec(), |name| vec![name]);
         let texts = conversation.keys().iter().map(|key| self.get(key).unwrap_or(key));
-        let reported =
-            [&self.id, &self.language, &self.source, &self.group, &self.system, &self.history, &self.input];
+        let reported = [
+            &self.id,
+            &self.language,
+            &self.source,
+            &self.group,
+            &self.system,
+            &self.history,
+            &self.tools,
+            &self.input,
+        ];
         let reported = reported.into_iter().flatten().map(String::as_str).filter(|name| !name.is_empty());
         // What is used where it is there has to be looked for as well.
         let usual = self.usual().into_iter().map(|(_, name)| name);
@@ -106,13 +116,9 @@ impl ColumnNames {
 
     /// Columns that are used where they are there, though the manifest does not name them.
     fn usual(&self) -> Vec<(&'static str, &'static str)> {
-        let mut usual = Vec::new();
-        if self.system.is_none() {
-            usual.push(("system", "system"));
-        }
-        if self.history.is_none() {
-            usual.push(("history", "history"));
-        }
+        let named = [("system", &self.system), ("history", &self.history), ("tools", &self.tools)];
+        let unnamed = named.into_iter().filter(|(_, name)| name.is_none());
+        let mut usual: Vec<_> = unnamed.map(|(name, _)| (name, name)).collect();
         if self.input.is_none()
             && self.prompt.as_deref() == Some("instruction")
             && self.answer.as_deref() != Some("input")
@@ -155,6 +161,7 @@ pub struct Mapping {
     pub texts: Vec<Option<String>>,
     pub system: Option<String>,
     pub history: Option<String>,
+    pub tools: Option<String>,
     pub input: Option<String>,
     pub id: Option<String>,
     pub language: Option<String>,
@@ -200,6 +207,7 @@ impl Mapping {
             texts: conversation.keys().iter().map(text).collect::<Result<_, _>>()?,
             system: extra("system", &names.system)?,
             history: extra("history", &names.history)?,
+            tools: extra("tools", &names.tools)?,
             input: extra("input", &names.input)?,
             id: given(&names.id)?,
             language: given(&names.language)?,
@@ -217,6 +225,7 @@ impl Mapping {
             texts: conversation.keys().iter().map(text).collect(),
             system: names.system.clone(),
             history: names.history.clone(),
+            tools: names.tools.clone(),
             input: names.input.clone(),
             id: names.id.clone(),
             language: names.language.clone(),
@@ -242,7 +251,7 @@ impl Mapping {
                     None => needed.extend(self.needed(&["messages"])),
                 },
                 "messages" => {
-                    let extra = [&self.system, &self.history, &self.input];
+                    let extra = [&self.system, &self.history, &self.tools, &self.input];
                     needed.extend(self.texts.iter().chain(extra).flatten().cloned());
                 }
                 "language" => needed.extend(self.language.clone()),

@@ -14,18 +14,19 @@
 //! Content is text, or a list of parts: text, and images by [`image_cell`](super::image_cell).
 
 mod calls;
+mod keys;
+mod parts;
 
 use super::columns::{Conversation as Layout, Mapping};
-use super::image_cell::{self, Image, short};
+use super::image_cell::{Image, short};
 use super::json;
-use super::marks::{IMAGE_PLACEHOLDER, Marks};
+use super::marks::Marks;
 use super::raw::reject;
 use super::value::Value;
 use llavm_pipeline::rejects::Reject;
 use std::borrow::Cow;
 
-/// An image inside text, as Qwen-VL writes it: `<img>path</img>`.
-const TAG: (&str, &str) = ("<img>", "</img>");
+pub use keys::unused_keys;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,16 @@ pub struct Message<'a> {
     pub content: Cow<'a, str>,
     /// Calls of tools, as JSON text of a list.
     pub tool_calls: Option<String>,
+    /// What else chat templates read of a turn, as JSON text of an object.
+    pub extra: Option<String>,
+    /// The tools on offer, as JSON text of a list; of the first turn only.
+    pub tools: Option<String>,
+}
+
+impl<'a> Message<'a> {
+    fn new(role: Role, content: Cow<'a, str>) -> Self {
+        Self { role, content, tool_calls: None, extra: None, tools: None }
+    }
 }
 
 /// A row's turns, and the images that stand in them.
@@ -118,6 +129,7 @@ impl Reader {
         let mut found = Builder { in_text: self.holds_images(), ..Builder::default() };
         found.system(Self::cell(mapping.system.as_deref(), row))?;
         found.add(Self::cell(mapping.history.as_deref(), row), None)?;
+        found.tools = Self::cell(mapping.tools.as_deref(), row).map_or(Ok(None), calls::tools)?;
         match mapping.conversation {
             Layout::PromptAnswer => {
                 let prompt = prompt(text(0), Self::cell(mapping.input.as_deref(), row))?;
@@ -127,7 +139,7 @@ impl Reader {
                 found.said(Role::User, prompt.ok_or_else(|| reject("no-prompt", "the prompt is null"))?)?;
                 let answer = text_cell("answer", text(1))?;
                 let answer = answer.ok_or_else(|| reject("no-answer", "the answer is null"))?;
-                found.turns.push(Message { role: Role::Assistant, content: answer, tool_calls: None });
+                found.turns.push(Message::new(Role::Assistant, answer));
             }
             Layout::Messages | Layout::Llava => found.add(text(0), None)?,
             Layout::PromptCompletion => {
@@ -135,13 +147,15 @@ impl Reader {
                 found.add(text(1), Some(Role::Assistant))?;
             }
         }
-        let Builder { mut turns, images, .. } = found;
+        let Builder { mut turns, images, tools, .. } = found;
         let mut seen = None;
         for turn in turns.iter_mut().filter(|turn| turn.role == Role::User && !self.marks.is_empty()) {
             turn.content = self.marks.replaced(std::mem::take(&mut turn.content), &mut seen)?;
         }
         let may_hold_images = mapping.image.is_some() || !images.is_empty();
-        Ok(Conversation { turns: checked(turns, may_hold_images)?, images })
+        let mut turns = checked(turns, may_hold_images)?;
+        turns.iter_mut().take(1).for_each(|first| first.tools.clone_from(&tools));
+        Ok(Conversation { turns, images })
     }
 }
 
@@ -175,6 +189,7 @@ pub fn text_cell<'a>(what: &str, cell: Option<&'a Value<'_>>) -> Result<Option<C
 struct Builder<'a> {
     turns: Vec<Message<'a>>,
     images: Vec<Image<'static>>,
+    tools: Option<String>,
     /// Whether images in texts are the row's images; otherwise a column holds them, and parts only say where they belong.
     in_text: bool,
 }
@@ -183,7 +198,7 @@ impl<'a> Builder<'a> {
     /// The system message of a column of its own.
     fn system(&mut self, cell: Option<&'a Value<'_>>) -> Result<(), Reject> {
         if let Some(content) = text_cell("system message", cell)?.filter(|text| !text.trim().is_empty()) {
-            self.turns.push(Message { role: Role::System, content, tool_calls: None });
+            self.turns.push(Message::new(Role::System, content));
         }
         Ok(())
     }
@@ -191,7 +206,7 @@ impl<'a> Builder<'a> {
     /// A text that a turn consists of.
     fn said(&mut self, role: Role, content: Cow<'a, str>) -> Result<(), Reject> {
         let content = if role == Role::User { self.without_tags(content)? } else { content };
-        self.turns.push(Message { role, content, tool_calls: None });
+        self.turns.push(Message::new(role, content));
         Ok(())
     }
 
@@ -263,7 +278,8 @@ impl<'a> Builder<'a> {
         let content = item.first_of(&["content", "value"]);
         if CALLS.contains(&name.trim().to_ascii_lowercase().as_str()) {
             let tool_calls = calls::alone(number, content)?;
-            self.turns.push(Message { role: Role::Assistant, content: Cow::Borrowed(""), tool_calls });
+            let silent = Message::new(Role::Assistant, Cow::Borrowed(""));
+            self.turns.push(Message { tool_calls, extra: calls::extra(item), ..silent });
             return Ok(());
         }
         let role = Role::parse(&name).ok_or_else(|| {
@@ -276,8 +292,14 @@ impl<'a> Builder<'a> {
             let detail = format!("message {number} has neither `content` nor `value`");
             return Err(reject("bad-conversation", detail));
         }
-        let content = Cow::Owned(self.content(number, role, content)?);
-        self.turns.push(Message { role, content, tool_calls });
+        if let Some(tools) = item.first_of(&["tools"]).filter(|_| self.tools.is_none()) {
+            self.tools = calls::tools(tools)?;
+        }
+        let mut content = Cow::Owned(self.content(number, role, content)?);
+        if role == Role::User {
+            content = self.beside(number, item, content)?;
+        }
+        self.turns.push(Message { tool_calls, extra: calls::extra(item), ..Message::new(role, content) });
         Ok(())
     }
 
@@ -285,114 +307,9 @@ impl<'a> Builder<'a> {
     fn pair(&mut self, number: usize, question: &Value<'_>, answer: &Value<'_>) -> Result<(), Reject> {
         for (role, cell) in [(Role::User, question), (Role::Assistant, answer)] {
             let content = Cow::Owned(self.content(number, role, Some(cell))?);
-            self.turns.push(Message { role, content, tool_calls: None });
+            self.turns.push(Message::new(role, content));
         }
         Ok(())
-    }
-
-    /// Content as text: a string, or parts of which images become [`IMAGE_PLACEHOLDER`].
-    fn content(&mut self, number: usize, role: Role, content: Option<&Value<'_>>) -> Result<String, Reject> {
-        match content {
-            None | Some(Value::Null) => Ok(String::new()),
-            Some(Value::List(parts)) => self.joined(number, role, parts),
-            Some(part @ Value::Object(_)) => self.joined(number, role, std::slice::from_ref(part)),
-            Some(cell) => match cell.as_text() {
-                Some(text) if role == Role::User => Ok(self.without_tags(text)?.into_owned()),
-                Some(text) => Ok(text.into_owned()),
-                None => Err(reject(
-                    "bad-conversation",
-                    format!("message {number}: content is {}, not text", cell.kind()),
-                )),
-            },
-        }
-    }
-
-    /// Parts in order; an image stands on a line of its own, as LLaVA writes it, unless the text already breaks there.
-    fn joined(&mut self, number: usize, role: Role, parts: &[Value<'_>]) -> Result<String, Reject> {
-        let mut joined = String::new();
-        let mut after_image = false;
-        for part in parts {
-            let (text, is_image) = self.part(number, role, part)?;
-            let breaks = joined.is_empty()
-                || text.is_empty()
-                || joined.ends_with('\n')
-                || text.starts_with(['\n', '\r']);
-            if (is_image || after_image) && !breaks {
-                joined.push('\n');
-            }
-            joined.push_str(&text);
-            after_image = is_image;
-        }
-        Ok(joined)
-    }
-
-    fn part<'p>(
-        &mut self,
-        number: usize,
-        role: Role,
-        part: &'p Value<'_>,
-    ) -> Result<(Cow<'p, str>, bool), Reject> {
-        if let Value::Text(text) = part {
-            let text = Cow::Borrowed(text.as_ref());
-            return Ok((if role == Role::User { self.without_tags(text)? } else { text }, false));
-        }
-        let image = part.first_of(&image_cell::FIELDS);
-        let text = part.first_of(&["text", "content"]).and_then(Value::as_text);
-        match part.get("type").and_then(Value::as_text).as_deref() {
-            Some("image" | "image_url" | "input_image" | "img" | "image_base64" | "image_path") => {
-                Ok((self.image(number, image)?, true))
-            }
-            Some("text" | "input_text" | "output_text") => Ok((text.unwrap_or_default(), false)),
-            Some(other) => Err(reject(
-                "bad-conversation",
-                format!("message {number} holds a part of type {}", short(other)),
-            )),
-            None if image.is_some() => Ok((self.image(number, image)?, true)),
-            None if text.is_some() => Ok((text.unwrap_or_default(), false)),
-            None => {
-                let detail =
-                    format!("message {number} holds a part that is neither text nor image: {}", part.kind());
-                Err(reject("bad-conversation", detail))
-            }
-        }
-    }
-
-    /// The placeholders of a part's images, which are kept where no column holds them; a part may say only where one belongs.
-    fn image(&mut self, number: usize, payload: Option<&Value<'_>>) -> Result<Cow<'static, str>, Reject> {
-        let Some(payload) = payload.filter(|_| self.in_text) else {
-            return Ok(Cow::Borrowed(IMAGE_PLACEHOLDER));
-        };
-        let images = image_cell::images(payload).map_err(|Reject { code, detail }| Reject {
-            code,
-            detail: format!("message {number}: {detail}"),
-        })?;
-        let count = images.len();
-        self.images.extend(images.into_iter().map(Image::into_owned));
-        Ok(if count < 2 {
-            Cow::Borrowed(IMAGE_PLACEHOLDER)
-        } else {
-            Cow::Owned(vec![IMAGE_PLACEHOLDER; count].join("\n"))
-        })
-    }
-
-    /// The text with placeholders for `<img>path</img>`, whose images are kept.
-    fn without_tags<'t>(&mut self, text: Cow<'t, str>) -> Result<Cow<'t, str>, Reject> {
-        if !self.in_text || !text.contains(TAG.0) {
-            return Ok(text);
-        }
-        let mut given = String::with_capacity(text.len());
-        let mut rest = text.as_ref();
-        while let Some((before, tagged)) = rest.split_once(TAG.0) {
-            let Some((inside, behind)) = tagged.split_once(TAG.1) else { break };
-            let cell = Value::Text(Cow::Borrowed(inside));
-            let images = image_cell::images(&cell)?;
-            given.push_str(before);
-            given.push_str(IMAGE_PLACEHOLDER);
-            self.images.extend(images.into_iter().map(Image::into_owned));
-            rest = behind;
-        }
-        given.push_str(rest);
-        Ok(Cow::Owned(given))
     }
 }
 

@@ -338,7 +338,7 @@ struct Facts {
 
 /// Remembered by the file's content.
 fn facts(input: &Input, context: &dyn OpenContext) -> Result<Result<Facts, String>, StageError> {
-    let found = input.remembered(&format!("table/{VERSION}"), context, &|file| {
+    let found = input.remembered_of_all(&format!("table/{VERSION}"), context, &|file| {
         let facts = scan(file.clone())?;
         let flags = [facts.reads_as_gbk, facts.tabs_quoted, facts.returns];
         let flags = flags.into_iter().rev().fold(0_u8, |all, flag| all << 1 | u8::from(flag));

@@ -2,11 +2,12 @@
 //!
 //! Hidden files (`.ipynb_checkpoints/`, `._photo.jpg`) and what the Finder adds to a zip (`__MACOSX/`) match only a pattern that
 //! names them: they are copies and leftovers that would be trained on twice. `s3://BUCKET/…` names objects in a bucket, which are
-//! read where they lie.
+//! read where they lie, as are files of a repository (`hub:…`, `ms:…`) that is not in the cache.
 
 use super::locate::{advice, local};
+use super::repository_files;
 use llavm_pipeline::StageError;
-use llavm_pipeline::storage::remote::{self, is_remote};
+use llavm_pipeline::storage::remote::{self, is_object, is_remote};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::HashSet;
@@ -87,12 +88,17 @@ fn explained(pattern: &str, error: &StageError) -> (String, String) {
 /// What to do about a pattern that matches nothing.
 const RELATIVE: &str = "Paths are relative to the folder llavm is started in; `*` stands for any part of a name, `**` for folders.";
 
+const ANYWHERE: &str = "`*` stands for any part of a name, `**` for folders.";
+
 /// The files of one pattern; a name that exists is taken as it is, even where it holds `[` or `*`.
 fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
-    if is_remote(Path::new(pattern)) {
+    if is_object(pattern) {
         return in_bucket(pattern);
     }
-    let literal = local(pattern)?;
+    let literal = match local(pattern) {
+        Ok(literal) => literal,
+        Err(not_here) => return in_repository(pattern, not_here),
+    };
     if literal.is_file() {
         return Ok(vec![literal]);
     }
@@ -117,6 +123,16 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
     Ok(files)
 }
 
+/// The files of one pattern in a repository of which there is no copy.
+fn in_repository(pattern: &str, not_here: StageError) -> Result<Vec<PathBuf>, StageError> {
+    let mut found = repository_files::matching(pattern, not_here)?;
+    found.retain(|path| is_asked_for(path, pattern));
+    if found.is_empty() {
+        return Err(StageError::new(format!("no file matches `{pattern}`")).help(ANYWHERE));
+    }
+    Ok(found)
+}
+
 /// The objects of one pattern; a name that exists is taken as it is.
 fn in_bucket(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
     if let Some(found) = remote::find(pattern)? {
@@ -131,8 +147,7 @@ fn in_bucket(pattern: &str) -> Result<Vec<PathBuf>, StageError> {
     let mut found = remote::list(folder)?;
     found.retain(|path| compiled.matches_path_with(path, options) && is_asked_for(path, pattern));
     if found.is_empty() {
-        let help = "`*` stands for any part of a name, `**` for folders.";
-        return Err(StageError::new(format!("no object matches `{pattern}`")).help(help));
+        return Err(StageError::new(format!("no object matches `{pattern}`")).help(ANYWHERE));
     }
     Ok(found)
 }

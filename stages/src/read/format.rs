@@ -81,9 +81,10 @@ fn open_arrow(opening: &Opening<'_>) -> Opened {
 }
 
 fn open_lines(opening: &Opening<'_>) -> Opened {
-    let found = opening.input.remembered(&format!("array-in-lines/{VERSION}"), opening.context, &|file| {
-        Ok(vec![u8::from(begins_array(file)?)])
-    })?;
+    let found =
+        opening.input.seen_at_start(&format!("array-in-lines/{VERSION}"), opening.context, &|file| {
+            Ok(vec![u8::from(begins_array(file)?)])
+        })?;
     match found {
         Ok(found) if found == [1] => {
             Ok(Err("it is one JSON array: name it `.json`, or set format = \"json\"".to_owned()))
@@ -94,7 +95,7 @@ fn open_lines(opening: &Opening<'_>) -> Opened {
 }
 
 fn open_json(opening: &Opening<'_>) -> Opened {
-    let found = opening.input.remembered(&format!("json-layout/{VERSION}"), opening.context, &|file| {
+    let found = opening.input.seen_at_start(&format!("json-layout/{VERSION}"), opening.context, &|file| {
         serde_json::to_vec(&layout(file)?).map_err(std::io::Error::from)
     })?;
     match found.map(|found| serde_json::from_slice::<Result<Layout, String>>(&found)) {

@@ -16,6 +16,7 @@ use super::value::Value;
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use data_url::DataUrl;
+use llavm_model::magic::Content;
 use llavm_pipeline::rejects::Reject;
 use std::borrow::Cow;
 
@@ -44,9 +45,6 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE
 /// How base64 text of a JPEG (in either alphabet), PNG, GIF, WebP (RIFF), BMP or TIFF begins.
 const BASE64_STARTS: [&str; 11] =
     ["/9j/", "_9j_", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "Qk1", "Qk2", "Qk3", "SUkqA", "TU0AK"];
-
-/// How encoded images begin: JPEG, PNG, GIF, WebP (RIFF), BMP, TIFF.
-const STARTS: [&[u8]; 7] = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*"];
 
 /// Endings of image files, those that nothing here can decode among them: an image that cannot be decoded is said to be one.
 const ENDINGS: [&str; 26] = [
@@ -89,7 +87,7 @@ pub fn looks_like_image(cell: &Value<'_>) -> bool {
             let is_name = text.len() < LONG_TEXT && !text.contains('\n') && has_image_ending(text);
             is_name || text.starts_with("data:image/") || is_base64(text)
         }
-        Value::Bytes(bytes) => STARTS.iter().any(|start| bytes.starts_with(start)),
+        Value::Bytes(bytes) => matches!(Content::of_image(bytes), Some(Content::Image(_))),
         Value::List(items) => items.first().is_some_and(looks_like_image),
         Value::Object(_) => cell.first_of(&["bytes", "path"]).is_some_and(looks_like_image),
         _ => false,
@@ -205,7 +203,13 @@ fn is_url(text: &str) -> bool {
 }
 
 fn is_base64(text: &str) -> bool {
-    BASE64_STARTS.iter().any(|start| text.starts_with(start)) && !has_extension(text)
+    let starts = BASE64_STARTS.iter().any(|start| text.starts_with(start)) || is_iso_media(text);
+    starts && !has_extension(text)
+}
+
+/// Whether base64 text begins as AVIF and HEIC do: a length below 256, then `ftyp`.
+fn is_iso_media(text: &str) -> bool {
+    text.starts_with("AAAA") && text.get(5..10) == Some("GZ0eX")
 }
 
 /// Base64 has no full stop, so one near the end means a file name.
@@ -321,7 +325,9 @@ mod tests {
 
     #[test]
     fn images_are_known_by_their_look() {
-        for text in ["a/b.JPG", "x.avif", "data:image/png;base64,AA", "/9j/4AAQSkZJRg"] {
+        for text in
+            ["a/b.JPG", "x.avif", "data:image/png;base64,AA", "/9j/4AAQSkZJRg", "AAAAIGZ0eXBhdmlmAAAA"]
+        {
             assert!(looks_like_image(&Value::Text(text.into())), "{text}");
         }
         assert!(

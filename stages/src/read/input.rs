@@ -8,7 +8,7 @@ use encoding_rs::{CoderResult, Encoding, UTF_8};
 use flate2::bufread::MultiGzDecoder;
 use llavm_model::magic::{Content, PEEKED};
 use llavm_pipeline::StageError;
-use llavm_pipeline::stage::OpenContext;
+use llavm_pipeline::stage::{Digest, OpenContext, ReadThrough};
 use llavm_pipeline::storage::remote::{RemoteFile, is_remote};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -28,6 +28,9 @@ pub struct Input {
     scratch: PathBuf,
     unpacked: Mutex<Option<Arc<File>>>,
 }
+
+/// What is looked for in the bytes of a file.
+pub type Find<'a> = dyn Fn(&Section) -> io::Result<Vec<u8>> + Sync + 'a;
 
 /// How a file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +71,57 @@ impl Input {
         &self,
         what: &str,
         context: &dyn OpenContext,
-        find: &dyn Fn(&Section) -> io::Result<Vec<u8>>,
+        find: &Find<'_>,
     ) -> Result<Result<Vec<u8>, String>, StageError> {
-        let digest = context.file_digest(&self.path)?.to_hex();
-        let key = format!("read/{what}/{}/{digest}", self.identity());
+        let digest = context.file_digest(&self.path)?;
+        self.remembered_of(what, context, digest, &mut || self.section().and_then(|file| find(&file)))
+    }
+
+    /// [`Input::remembered`] for what reads the file to its end: where its digest is not known, it is hashed meanwhile.
+    pub fn remembered_of_all(
+        &self,
+        what: &str,
+        context: &dyn OpenContext,
+        find: &Find<'_>,
+    ) -> Result<Result<Vec<u8>, String>, StageError> {
+        if self.packing.is_some() || self.encoding.is_some() {
+            return self.remembered(what, context, find);
+        }
+        let mut found = None;
+        let mut pass =
+            |file: &Arc<ReadThrough>| found = Some(Section::through(file).and_then(|file| find(&file)));
+        let digest = context.file_digest_reading(&self.path, &mut pass)?;
+        let again = || self.section().and_then(|file| find(&file));
+        self.remembered_of(what, context, digest, &mut || found.take().unwrap_or_else(again))
+    }
+
+    /// What only the first bytes decide. Of a file that is not packed it is looked up each time, which costs less than a digest of the
+    /// file.
+    pub fn seen_at_start(
+        &self,
+        what: &str,
+        context: &dyn OpenContext,
+        find: &Find<'_>,
+    ) -> Result<Result<Vec<u8>, String>, StageError> {
+        if self.packing.is_some() || self.encoding.is_some() || is_remote(&self.path) {
+            return self.remembered(what, context, find);
+        }
+        match self.section().and_then(|file| find(&file)) {
+            Ok(found) => Ok(Ok(found)),
+            Err(cause) => self.failed(cause),
+        }
+    }
+
+    fn remembered_of(
+        &self,
+        what: &str,
+        context: &dyn OpenContext,
+        digest: Digest,
+        find: &mut dyn FnMut() -> io::Result<Vec<u8>>,
+    ) -> Result<Result<Vec<u8>, String>, StageError> {
+        let key = format!("read/{what}/{}/{}", self.identity(), digest.to_hex());
         let mut damaged = None;
-        let mut compute = || match self.section().and_then(|file| find(&file)) {
+        let mut compute = || match find() {
             Ok(found) => Ok(found),
             Err(cause) => {
                 let text = cause.to_string();

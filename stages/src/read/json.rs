@@ -34,11 +34,27 @@ pub struct BadJson {
 pub fn parse_row<'a>(text: &'a [u8], request: &Request, place: &str) -> Result<Value<'a>, BadJson> {
     let bad =
         |cause: &dyn fmt::Display, ends_early| BadJson { detail: format!("{place}: {cause}"), ends_early };
-    let text = std::str::from_utf8(text).map_err(|cause| bad(&format!("not UTF-8: {cause}"), false))?;
+    let text = std::str::from_utf8(text).map_err(|cause| {
+        bad(&format!("not UTF-8 ({cause}); set `encoding` if the file is text in another one"), false)
+    })?;
     if text.trim_start().starts_with('[') {
         return Err(bad(&"a JSON array, expected an object", false));
     }
-    read(text, Shape::Object, request).map_err(|cause| bad(&cause, cause.is_eof()))
+    read(text, Shape::Object, request).map_err(|cause| bad(&format!("{cause}{}", hint(text)), cause.is_eof()))
+}
+
+/// What people write who meant JSON Lines.
+fn hint(text: &str) -> &'static str {
+    let text = text.trim();
+    if text == "{" {
+        "; the row goes on in the lines behind: write each row on one line"
+    } else if text.starts_with("{'") {
+        "; it is Python's way to write a dict, not JSON: use json.dumps"
+    } else if text.ends_with("},") {
+        "; it ends in a comma, as rows of a JSON array do: name such a file `.json`, with brackets around the rows"
+    } else {
+        ""
+    }
 }
 
 /// What a value has to be.
@@ -345,6 +361,6 @@ mod tests {
         assert_eq!(detail(br#"{"a": "#), "line 7: EOF while parsing a value at line 1 column 6");
         assert_eq!(detail(b"[1]"), "line 7: a JSON array, expected an object");
         assert_eq!(detail(b"{} {}"), "line 7: trailing characters at line 1 column 4");
-        assert!(detail(b"{\"a\": \"\xff\"}").starts_with("line 7: not UTF-8: "));
+        assert!(detail(b"{\"a\": \"\xff\"}").starts_with("line 7: not UTF-8 ("));
     }
 }

@@ -6,7 +6,7 @@ use llavm_pipeline::StageError;
 use std::path::{Path, PathBuf};
 
 /// The locator that `path` begins with, if it does, and the rest of the path below it.
-fn parts(path: &str) -> Option<(&str, &str)> {
+pub fn parts(path: &str) -> Option<(&str, &str)> {
     let (_, name) = Source::of(path)?;
     let prefix = path.len() - name.len();
     let end = |segments: usize| {

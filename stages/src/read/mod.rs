@@ -2,7 +2,7 @@
 //!
 //! In: Parquet, Arrow, JSON Lines, JSON, CSV, TSV or webdataset tar files (text and tars also packed with gzip or zstd), with images
 //! inside them, in a folder, a zip or a table.
-//! Out: `id` utf8, `images` list<binary> (empty = text only), `image_digests` (of each image that of its bytes), `n_images` u32, `messages` list<struct<role, content>>, `language` utf8,
+//! Out: `id` utf8, `images` list<binary> (empty = text only), `image_digests` (of each image that of its bytes), `n_images` u32, `messages` `list<struct<role, content, tool_calls, extra, tools>>`, `language` utf8,
 //! `source` utf8, `group` list<utf8> (what rows share that belong together: the names of their images, or digests). A row that cannot be used keeps its place and says why in `reject`.
 //!
 //! A partition is a stretch of one file, so that new files add partitions and change none; rows stay in the order of the
@@ -33,17 +33,20 @@ mod json_lines;
 mod language_of;
 pub(crate) mod locate;
 mod marks;
+mod message_rows;
 mod open;
 mod opening;
 mod parquet;
 mod preview;
 mod prompts;
 mod raw;
+mod repository_files;
 mod sample;
 mod section;
 mod select;
 mod source;
 mod text;
+mod unread_images;
 mod unused;
 mod value;
 mod webdataset;
@@ -69,10 +72,10 @@ use arrow::datatypes::DataType;
 use llavm_pipeline::stage::{
     Missing, OpenContext, PARTITION_ROWS, Parameters, Source, SourceStage, StageKind,
 };
-use llavm_pipeline::storage::remote::is_remote;
+use llavm_pipeline::storage::remote::{is_object, is_remote};
 use llavm_pipeline::{Columns, Shard, StageError};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Parameters of `read`.
 ///
@@ -80,7 +83,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Read {
-    /// A pattern or a list of patterns: `data/*.parquet`, or `s3://bucket/set/*.parquet`.
+    /// A pattern or a list of patterns: `data/*.parquet`, `s3://bucket/set/*.parquet`, or `hub:datasets/ORG/NAME/*.parquet`, which is
+    /// read where it lies unless there is a copy in the cache.
     #[serde(skip_serializing)]
     pub files: Patterns,
     /// Default: by extension.
@@ -157,7 +161,7 @@ fn partition_rows() -> u64 {
 
 impl StageKind for Read {
     const KIND: &'static str = "read";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const ABOUT: &'static str =
         "make rows of raw files: parquet, arrow, jsonl, json, csv, tsv, webdataset tar";
 }
@@ -216,7 +220,7 @@ impl Parameters for Read {
 
 /// The advice for a user whose images are not there.
 fn missing_images(images: &str) -> Option<Missing> {
-    if is_remote(Path::new(images)) {
+    if is_object(images) {
         let text = format!("images cannot be looked up in a bucket (`{images}`)");
         let help = "Images in a bucket are read from the files of `files`: parquet, arrow, webdataset tars, json with base64.";
         return Some(Missing { param: "images", text, help: help.to_owned() });

@@ -18,6 +18,7 @@ use super::raw::{NamedFile, RawColumn, RawFile, Request};
 use super::sample::{search, wider};
 use super::select::Filter;
 use super::source::{Part, ReadSource};
+use super::unread_images;
 use super::unused::{image_like, no_image, notes};
 use crate::sql::Predicate;
 use llavm_pipeline::StageError;
@@ -77,7 +78,8 @@ pub fn examine(read: &Read, context: &dyn OpenContext) -> Result<Examined, Stage
     if rules.reader.holds_images() && !read.text_only && !images.is_empty() {
         return Err(no_image(&images, &shown));
     }
-    let notes = notes(&files, &columns, &rules.reader.mapping, &used, &rules.reader.marks, context)?;
+    let mut notes = notes(&files, &columns, &rules.reader.mapping, &used, &rules.reader.marks, context)?;
+    notes.extend(unread_images::notes(&files, &rules, context)?);
     all_fetched(&files)?;
     Ok(Examined { files, rules, filter, used, notes })
 }

@@ -55,14 +55,6 @@ impl OpenContext for Look {
         Ok(blake3::hash(memo.as_bytes()))
     }
 
-    fn remembered(
-        &self,
-        _key: &str,
-        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
-    ) -> Result<Vec<u8>, StageError> {
-        compute()
-    }
-
     fn seed(&self) -> u64 {
         0
     }

@@ -37,6 +37,11 @@ pub trait RawFile: Send + Sync {
         false
     }
 
+    /// Whether each row names its columns, so that any row may have one more.
+    fn names_in_rows(&self) -> bool {
+        false
+    }
+
     /// What the type of a column is called when it holds this cell.
     fn kind(&self, cell: &Value<'_>) -> String {
         cell.kind()

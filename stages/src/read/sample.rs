@@ -14,8 +14,11 @@ const FIRST_ROWS: usize = 64;
 const OTHER_ROWS: usize = 4;
 const OTHER_SPLITS: usize = 16;
 
+/// Most columns that are taken note of: rows may be dictionaries with keys of their own.
+const MOST_NAMES: usize = 1024;
+
 /// Raised when the same rows give other columns.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The columns of a sample by name.
 #[derive(Default)]
@@ -32,7 +35,8 @@ pub fn remembered_columns(
     remembered(&key, context, &mut || sampled(file))
 }
 
-/// Those of the columns `sought` that any row of the file has, with the widest type of all rows.
+/// Those of the columns `sought` that any row of the file has, with the widest type of all rows; where rows name their columns, also
+/// the others: nobody misses one that only few rows have.
 pub fn search(
     file: &dyn RawFile,
     sought: &[String],
@@ -40,7 +44,8 @@ pub fn search(
 ) -> Result<Vec<RawColumn>, StageError> {
     let key = format!("read/search/{VERSION}/{sought:?}/{}", rows_digest(file));
     remembered(&key, context, &mut || {
-        let request = || Request { columns: Some(sought.into()), types_only: true, ..Request::default() };
+        let columns = || (!file.names_in_rows()).then(|| sought.into());
+        let request = || Request { columns: columns(), types_only: true, ..Request::default() };
         let split = |split| {
             let mut kinds = Kinds::default();
             kinds.add_rows(file, split, request(), usize::MAX).map(|_| kinds)
@@ -130,6 +135,9 @@ impl Kinds {
     }
 
     fn add(&mut self, name: &str, kind: &str, images: bool) {
+        if self.0.len() >= MOST_NAMES && !self.0.contains_key(name) {
+            return;
+        }
         let (seen, holds_images) = self.0.entry(name.to_owned()).or_insert_with(|| (kind.to_owned(), false));
         *holds_images |= images;
         if seen != kind {

@@ -2,6 +2,7 @@
 //! one of this machine, or an object in a bucket.
 
 use bytes::Bytes;
+use llavm_pipeline::stage::ReadThrough;
 use llavm_pipeline::storage::remote::{RemoteFile, is_remote};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
@@ -17,6 +18,8 @@ const LONG: usize = 1 << 20;
 #[derive(Clone, Debug)]
 enum Origin {
     Local(Arc<File>),
+    /// One that is hashed while it is read.
+    Through(Arc<ReadThrough>),
     Remote(Arc<RemoteFile>),
 }
 
@@ -45,6 +48,11 @@ impl Section {
         Ok(Self { file: Origin::Local(file), start: 0, end, position: 0 })
     }
 
+    /// The whole of a file that is hashed meanwhile.
+    pub fn through(file: &Arc<ReadThrough>) -> io::Result<Self> {
+        Ok(Self { start: 0, end: file.size()?, position: 0, file: Origin::Through(Arc::clone(file)) })
+    }
+
     /// Bytes `start..start + length` of it, cut where the file ends.
     #[must_use]
     pub fn part(&self, start: u64, length: u64) -> Self {
@@ -64,6 +72,7 @@ impl Read for Section {
         let wanted = left.min(buffer.len());
         let read = match &self.file {
             Origin::Local(file) => read_at(file, &mut buffer[..wanted], self.position)?,
+            Origin::Through(file) => file.read_at(&mut buffer[..wanted], self.position)?,
             Origin::Remote(file) => file.read_at(&mut buffer[..wanted], self.position)?,
         };
         self.position += read as u64;

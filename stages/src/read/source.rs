@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Raised when the same raw bytes give other rows.
-const ROWS_VERSION: u32 = 6;
+const ROWS_VERSION: u32 = 7;
 
 /// Rows of one split of one file.
 pub struct Part {
@@ -148,7 +148,7 @@ impl ReadSource {
                 serde_json::json!([
                     mapping.conversation,
                     mapping.texts,
-                    [&mapping.system, &mapping.history, &mapping.input],
+                    [&mapping.system, &mapping.history, &mapping.tools, &mapping.input],
                     reader.marks,
                     prompts,
                     seed,

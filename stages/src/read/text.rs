@@ -149,6 +149,10 @@ impl<F: TextFormat + 'static> RawFile for TextFile<F> {
         self.format.header().is_some()
     }
 
+    fn names_in_rows(&self) -> bool {
+        self.format.header().is_none()
+    }
+
     fn kind(&self, cell: &Value<'_>) -> String {
         self.format.kind(cell)
     }

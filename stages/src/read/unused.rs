@@ -1,16 +1,19 @@
-//! What the rows hold and nothing uses: columns, and marks for images in the texts.
+//! What the rows hold and nothing uses: columns, keys of the turns, and marks for images in the texts.
 //!
 //! Nobody misses a column that was dropped in silence. Columns that look like the row's image stop the run where no column is read as
 //! one; the others are listed.
 
 use super::columns::Mapping;
+use super::conversation::unused_keys;
 use super::image_cell::has_image_ending;
 use super::marks::{Marks, likely};
 use super::raw::{NamedFile, RawColumn, RawFile, Request};
 use super::value::Value;
+use super::webdataset::numbered;
 use llavm_pipeline::StageError;
 use llavm_pipeline::stage::OpenContext;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Words of which the name of an image column consists.
 const IMAGE_WORDS: [&str; 14] = [
@@ -30,7 +33,7 @@ const LOOKED_AT: usize = 64;
 const FILES: usize = 8;
 
 /// Raised when other marks are found in the same rows.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The columns that look like images, of those that nothing uses.
 pub fn image_like<'a>(columns: &'a [RawColumn], used: &[String]) -> Vec<&'a RawColumn> {
@@ -86,6 +89,7 @@ pub fn notes(
 ) -> Result<Vec<String>, StageError> {
     let lost = files.iter().filter_map(|file| file.raw.lost());
     let mut notes: Vec<String> = lost.map(|why| format!("a file cannot be read: {why}")).collect();
+    notes.extend(files.iter().filter_map(twice));
     let is_used = |column: &&RawColumn| used.iter().any(|name| covers(name, &column.name));
     let is_field = |column: &&RawColumn| {
         column
@@ -97,8 +101,19 @@ pub fn notes(
     let is_tar = columns.iter().any(|column| column.name == "__key__");
     let all_images = used.iter().any(|name| name == IMAGES_OF_TAR);
     let is_image = |column: &&RawColumn| is_tar && has_image_ending(&format!(".{}", column.name));
-    let is_member =
-        |column: &&RawColumn| is_tar && column.name == IMAGES_OF_TAR || all_images && is_image(column);
+    // Numbered members are columns by themselves, and lists under what stands behind the number.
+    let is_numbered = |column: &&RawColumn| {
+        is_tar
+            && numbered(&column.name)
+                .is_some_and(|(_, rest)| columns.iter().any(|column| column.name == rest))
+    };
+    let is_listed = |column: &RawColumn| {
+        numbered(&column.name).is_some_and(|(_, rest)| is_tar && used.iter().any(|name| covers(name, rest)))
+    };
+    let is_used = |column: &&RawColumn| is_used(column) || is_listed(column);
+    let is_member = |column: &&RawColumn| {
+        is_tar && column.name == IMAGES_OF_TAR || all_images && is_image(column) || is_numbered(column)
+    };
     let unused: Vec<_> = columns
         .iter()
         .filter(|column| {
@@ -118,12 +133,40 @@ pub fn notes(
     if !unused.is_empty() {
         notes.push(format!("columns that nothing uses: {}", unused.join(", ")));
     }
-    for (mark, count) in marks_in(files, mapping, marks, context)? {
+    let in_rows = seen_in(files, mapping, marks, context)?;
+    if !in_rows.keys.is_empty() {
+        let listed: Vec<_> = in_rows.keys.iter().map(|(key, count)| format!("`{key}` ({count})")).collect();
+        notes.push(format!(
+            "keys of turns that nothing uses, and how many of the first rows have them: {}",
+            listed.join(", ")
+        ));
+    }
+    for (mark, count) in in_rows.marks {
         notes.push(format!(
             "{count} of the first rows hold `{mark}`, which stands for no image here: set placeholders = [\"{mark}\"] if it should"
         ));
     }
     Ok(notes)
+}
+
+/// What is said of a file of which several columns have one name.
+fn twice(file: &NamedFile) -> Option<String> {
+    let mut names = BTreeSet::new();
+    let twice: BTreeSet<&str> = file
+        .raw
+        .columns()
+        .iter()
+        .map(|column| column.name.as_str())
+        .filter(|name| !names.insert(*name))
+        .collect();
+    let listed: Vec<_> = twice.into_iter().map(|name| format!("`{name}`")).collect();
+    (!listed.is_empty()).then(|| {
+        format!(
+            "{}: several columns are called {}, of which the last is read: rename them",
+            file.name,
+            listed.join(", ")
+        )
+    })
 }
 
 fn shortened(kind: &str) -> String {
@@ -135,42 +178,56 @@ fn shortened(kind: &str) -> String {
     }
 }
 
-/// How many rows have which mark, in the first files. Remembered by their content.
-fn marks_in(
+/// How many rows have what nothing uses.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Seen {
+    marks: BTreeMap<String, usize>,
+    keys: BTreeMap<String, usize>,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        let add = |all: &mut BTreeMap<String, usize>, more: BTreeMap<String, usize>| {
+            more.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
+        };
+        add(&mut self.marks, other.marks);
+        add(&mut self.keys, other.keys);
+    }
+}
+
+/// What the first rows of the first files hold. Remembered by their content.
+fn seen_in(
     files: &[NamedFile],
     mapping: &Mapping,
     marks: &Marks,
     context: &dyn OpenContext,
-) -> Result<BTreeMap<String, usize>, StageError> {
-    let mut all = BTreeMap::new();
+) -> Result<Seen, StageError> {
+    let mut all = Seen::default();
     let texts = mapping.needed(&["messages"]);
     for file in files.iter().take(FILES) {
         let Some(split) = file.raw.splits().first() else { continue };
         let key = format!("read/marks/{VERSION}/{marks:?}/{texts:?}/{}", split.digest.to_hex());
         let mut find = || {
-            let found = marks_of(file.raw.as_ref(), &texts, marks)?;
+            let found = seen_of(file.raw.as_ref(), &texts, marks)?;
             serde_json::to_vec(&found).map_err(|error| StageError::new(error.to_string()))
         };
         let found = context.remembered(&key, &mut find)?;
-        let found: BTreeMap<String, usize> = serde_json::from_slice(&found).unwrap_or_default();
-        found.into_iter().for_each(|(mark, count)| *all.entry(mark).or_default() += count);
+        all.add(serde_json::from_slice(&found).unwrap_or_default());
     }
     Ok(all)
 }
 
-fn marks_of(
-    file: &dyn RawFile,
-    texts: &[String],
-    marks: &Marks,
-) -> Result<BTreeMap<&'static str, usize>, StageError> {
-    let mut found = BTreeMap::new();
+fn seen_of(file: &dyn RawFile, texts: &[String], marks: &Marks) -> Result<Seen, StageError> {
+    let mut found = Seen::default();
     let request = Request { columns: Some(texts.into()), limit: Some(LOOKED_AT), ..Request::default() };
     for chunk in file.read(0, request)? {
         let chunk = chunk?;
         for index in 0..chunk.rows().len() {
             let Ok(Value::Object(fields)) = chunk.value(index) else { continue };
             let mark = fields.iter().find_map(|(_, value)| mark_of(value, marks));
-            mark.into_iter().for_each(|mark| *found.entry(mark).or_default() += 1);
+            let mark = mark.into_iter().map(|mark| (mark.to_owned(), 1)).collect();
+            let keys: BTreeSet<String> = fields.iter().flat_map(|(_, value)| unused_keys(value)).collect();
+            found.add(Seen { marks: mark, keys: keys.into_iter().map(|key| (key, 1)).collect() });
         }
     }
     Ok(found)

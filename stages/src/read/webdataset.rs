@@ -1,7 +1,8 @@
 //! Webdataset: a tar in which consecutive members with the same name up to the first dot are one row.
 //!
 //! `0001.jpg`, `0001.txt`, `0001.json` become the columns `jpg`, `txt`, `json` (and its fields: `json.caption`), beside `__key__`
-//! (the name) and `image` (all members that are images, whatever their extension, in order). Two members of one name in a row are
+//! (the name) and `image` (all members that are images, whatever their extension, in order). Numbered members, `0001.0.jpg` and
+//! `0001.1.jpg`, are also one column by what stands behind the number, a list in the order of the numbers. Two members of one name in a row are
 //! what `webdataset` calls an error too: nobody knows which belongs to which. Members are read where they lie; only those whose
 //! column is asked for, and of images that are only counted nothing but the headers. Tars one behind the other in a file are one.
 //!
@@ -25,13 +26,14 @@ use llavm_pipeline::rejects::{FILE_LOST, Reject};
 use llavm_pipeline::stage::{Digest, OpenContext};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
 const KEY: &str = "__key__";
 const IMAGE: &str = "image";
 /// Raised when the same rows get another digest without their images.
-const TEXT_VERSION: u32 = 2;
+const TEXT_VERSION: u32 = 3;
 /// Members lie at multiples of this.
 const BLOCK: u64 = 512;
 
@@ -49,7 +51,7 @@ impl Webdataset {
     /// The inner error says why the file is no tar.
     pub fn open(opening: &Opening<'_>) -> Result<Result<Self, String>, StageError> {
         let Opening { input, context, .. } = opening;
-        let wrong = input.remembered(&format!("tar/{TEXT_VERSION}"), *context, &|file| {
+        let wrong = input.seen_at_start(&format!("tar/{TEXT_VERSION}"), *context, &|file| {
             Ok(not_a_tar(file)?.unwrap_or_default().into_bytes())
         })?;
         match wrong {
@@ -161,18 +163,48 @@ fn not_a_tar(file: &Section) -> io::Result<Option<String>> {
     })
 }
 
+/// Extension in lower case, position and length.
+type Member = (String, u64, u64);
+
 /// The members of one row.
 #[derive(Debug, Default)]
 struct Sample {
     key: String,
     /// Where its first header begins.
     offset: u64,
-    /// Extension in lower case, position and length of each member, in order.
-    members: Vec<(String, u64, u64)>,
+    members: Vec<Member>,
     fault: Option<(&'static str, String)>,
 }
 
+/// The number and the rest of `0.jpg`.
+pub fn numbered(extension: &str) -> Option<(u64, &str)> {
+    let (number, rest) = extension.split_once('.')?;
+    Some((number.parse().ok()?, rest))
+}
+
+/// Members that all have a number by that; others as the tar has them.
+fn in_order<'a>(members: impl Iterator<Item = &'a Member>) -> Vec<&'a Member> {
+    let mut members: Vec<_> = members.collect();
+    let number = |member: &&Member| numbered(&member.0).map(|(number, _)| number);
+    if members.iter().all(|member| number(member).is_some()) {
+        members.sort_by_key(number);
+    }
+    members
+}
+
 impl Sample {
+    /// Numbered members by the extension behind the number, where no member has that for its own.
+    fn numbered(&self) -> BTreeMap<&str, Vec<&Member>> {
+        let mut found: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
+        for member in &self.members {
+            if let Some((_, rest)) = numbered(&member.0) {
+                found.entry(rest).or_default().push(member);
+            }
+        }
+        found.retain(|extension, _| self.members.iter().all(|member| member.0 != *extension));
+        found.into_iter().map(|(extension, members)| (extension, in_order(members.into_iter()))).collect()
+    }
+
     /// Adds all but the bytes of images; `file` is the range it lies in.
     fn hash(&self, file: &Section, hasher: &mut blake3::Hasher) -> io::Result<()> {
         let mut text = |text: &str| {
@@ -223,7 +255,9 @@ impl Samples {
             };
             let (position, size) = (entry.raw_file_position(), entry.size());
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let named = entry.header().entry_type().is_file().then(|| key_and_extension(&path)).flatten();
+            let kind = entry.header().entry_type();
+            let is_link = kind.is_hard_link() || kind.is_symlink();
+            let named = (kind.is_file() || is_link).then(|| key_and_extension(&path)).flatten();
             if let Some((key, extension)) = named {
                 if samples.last().is_none_or(|sample| sample.key != key) {
                     if samples.len() == count {
@@ -234,6 +268,8 @@ impl Samples {
                 if let Some(sample) = samples.last_mut() {
                     if position.saturating_add(size) > length {
                         sample.fault = Some((FILE_LOST, format!("the file ends inside {}", short(&path))));
+                    } else if is_link {
+                        sample.fault.get_or_insert_with(|| ("linked-member", link(&path)));
                     } else if sample.fault.is_none()
                         && sample.members.iter().any(|member| member.0 == extension)
                     {
@@ -248,6 +284,12 @@ impl Samples {
         self.offset = if samples.is_empty() { base + length } else { base + end };
         Ok(samples)
     }
+}
+
+/// What is said of a member that is only a link to another.
+fn link(path: &str) -> String {
+    let path = short(path);
+    format!("{path} is a link in the tar, not a file: write it with `tar --dereference --hard-dereference`")
 }
 
 /// `part/0001.seg.png` is the member `seg.png` of `part/0001`. Hidden files and names without a dot are no members.
@@ -325,10 +367,17 @@ impl Chunk for TarChunk {
                 fields.push((Cow::Borrowed(member.0.as_str()), self.member(member, &member.0)?));
             }
         }
+        for (extension, members) in sample.numbered() {
+            if self.request.wants_column(extension) {
+                let members = members.into_iter().map(|member| self.member(member, extension));
+                fields.push((Cow::Borrowed(extension), Value::List(members.collect::<Result<_, _>>()?)));
+            }
+        }
         let named = sample.members.iter().any(|member| member.0 == IMAGE);
         if !named && self.request.wants_column(IMAGE) {
-            let images = sample.members.iter().filter(|member| is_image(&member.0));
-            let mut images = images.map(|image| self.member(image, IMAGE)).collect::<Result<Vec<_>, _>>()?;
+            let images = in_order(sample.members.iter().filter(|member| is_image(&member.0)));
+            let images = images.into_iter().map(|image| self.member(image, IMAGE));
+            let mut images = images.collect::<Result<Vec<_>, _>>()?;
             let image = if images.len() == 1 { images.pop() } else { None };
             fields.push((Cow::Borrowed(IMAGE), image.unwrap_or(Value::List(images))));
         }
@@ -339,11 +388,7 @@ impl Chunk for TarChunk {
 impl TarChunk {
     /// An image as bytes (none of them where it is only counted), JSON parsed, anything else as text without the line end
     /// that closes a text file. `column` is what the request calls it.
-    fn member(
-        &self,
-        (extension, position, size): &(String, u64, u64),
-        column: &str,
-    ) -> Result<Value<'static>, Reject> {
+    fn member(&self, (extension, position, size): &Member, column: &str) -> Result<Value<'static>, Reject> {
         if *size > MAX_RECORD as u64 {
             return Err(reject("too-large", format!("the member .{extension} is over {MAX_RECORD} bytes")));
         }

@@ -144,7 +144,7 @@ impl Shapes {
 
 impl StageKind for Shapes {
     const KIND: &'static str = "shapes";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "draw coloured shapes and ask about them, in English and Chinese";
 }
 

@@ -147,9 +147,10 @@ fn messages(rows: &[Row]) -> Result<ArrayRef, StageError> {
         }
         lists.push(2 * row.turns.len());
     }
-    let calls = StringArray::new_null(roles.len());
-    let columns: Vec<ArrayRef> =
-        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents)), Arc::new(calls)];
+    let none: ArrayRef = Arc::new(StringArray::new_null(roles.len()));
+    let mut columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
+    columns.resize(message_fields().len(), none);
     lists.finish(Arc::new(StructArray::try_new(message_fields(), columns, None)?))
 }
 

@@ -13,9 +13,11 @@ pub const GROUP: &str = "group";
 /// Sets of rows (disjoint-set forest over the row numbers).
 #[derive(Debug, Default)]
 pub struct Clusters {
-    /// By row: another row of its set, or itself.
+    /// How many rows there are.
+    rows: u32,
+    /// By row: another row of its set, or itself. Empty while no row has a name.
     parents: Vec<u32>,
-    /// By row: a number that its names decide, the same wherever in the data it stands; 0 without names.
+    /// By row: a number that its names decide, the same wherever in the data it stands; 0 without names. Empty as the parents are.
     hashes: Vec<u64>,
     /// By hash of a name: the first row that has it.
     first: HashMap<u64, u32>,
@@ -24,8 +26,14 @@ pub struct Clusters {
 impl Clusters {
     /// Adds the next row, by what it is grouped by.
     pub fn push(&mut self, names: &[&str]) {
-        let row = self.parents.len() as u32;
-        self.parents.push(row);
+        let row = self.rows;
+        self.rows += 1;
+        if names.is_empty() && self.parents.is_empty() {
+            return;
+        }
+        // Sets without names take no memory.
+        self.parents.extend(self.parents.len() as u32..self.rows);
+        self.hashes.resize(row as usize, 0);
         let mut own = 0;
         for name in names {
             let hash = hash(name);
@@ -58,7 +66,8 @@ impl Clusters {
 
     /// By row: the first row of its set.
     pub fn roots(&mut self) -> Vec<u32> {
-        (0..self.parents.len() as u32).map(|row| self.find(row)).collect()
+        let by_itself = self.parents.is_empty();
+        (0..self.rows).map(|row| if by_itself { row } else { self.find(row) }).collect()
     }
 
     /// A number that decides the side of a row without a look at the others; `None` for a row without names.
@@ -93,5 +102,19 @@ mod tests {
         rows.iter().for_each(|names| clusters.push(names));
         assert_eq!(clusters.roots(), [0, 1, 2, 1, 1, 0, 6]);
         assert_eq!((clusters.hash(0), clusters.hash(2)), (clusters.hash(5), None));
+    }
+
+    #[test]
+    fn rows_before_the_first_name_are_sets_of_their_own() {
+        let mut clusters = Clusters::default();
+        for names in [&[][..], &[]] {
+            clusters.push(names);
+        }
+        assert_eq!((clusters.roots(), clusters.any(), clusters.hash(1)), (vec![0, 1], false, None));
+        for names in [&["a"][..], &[], &["a"]] {
+            clusters.push(names);
+        }
+        assert_eq!((clusters.roots(), clusters.hash(1)), (vec![0, 1, 2, 3, 2], None));
+        assert_eq!(clusters.hash(2), clusters.hash(4));
     }
 }

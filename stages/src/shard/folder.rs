@@ -2,23 +2,25 @@
 
 use super::Shard;
 use super::order::Splits;
-use super::scan::{RowScan, views};
+use super::scan::RowScan;
 use llavm_pipeline::StageError;
-use llavm_pipeline::stage::GatherInputs;
-use serde::Serialize;
+use llavm_pipeline::stage::{self, GatherInputs, PartitionView};
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// `shards.json`.
-#[derive(Debug, Serialize)]
-struct Shards {
+#[derive(Serialize)]
+struct Shards<'a> {
     /// Whether labels are those of the next token, as training wants them.
     shifted: bool,
     train: Split,
     validation: Split,
     /// Rows left out, by `<kind>/<code>`.
     rejected: BTreeMap<String, u64>,
-    groups: Vec<Group>,
+    groups: Vec<Group<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,14 +37,15 @@ struct Split {
 }
 
 /// What `row.group` counts.
-#[derive(Debug, Serialize)]
-struct Group {
+#[derive(Serialize)]
+struct Group<'a> {
     /// The stages whose tables line up.
-    tables: Vec<String>,
+    tables: &'a [String],
     weight: f64,
     /// Rows of the tables, used or not.
     rows: u64,
-    partitions: Vec<Partition>,
+    #[serde(serialize_with = "one_by_one")]
+    partitions: &'a [Box<dyn PartitionView + 'a>],
 }
 
 /// What `row.partition` names.
@@ -78,9 +81,13 @@ pub fn write_index(
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), StageError> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| StageError::new(error.to_string()))?;
-    json.push(b'\n');
-    std::fs::write(path, json).map_err(|cause| StageError::io(path, cause))
+    let written = File::create(path).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        serde_json::to_writer_pretty(&mut file, value)?;
+        file.write_all(b"\n")?;
+        file.flush()
+    });
+    written.map_err(|cause| StageError::io(path, cause))
 }
 
 impl Split {
@@ -99,25 +106,29 @@ impl Split {
     }
 }
 
-fn groups(inputs: &GatherInputs<'_>) -> Vec<Group> {
-    let groups = inputs.groups.iter().map(|group| Group {
-        tables: group.tables.clone(),
+fn groups<'a>(inputs: &'a GatherInputs<'_>) -> Vec<Group<'a>> {
+    let group = |group: &'a stage::Group<'_>| Group {
+        tables: &group.tables,
         weight: group.weight,
-        rows: 0,
-        partitions: Vec::new(),
-    });
-    let mut groups: Vec<Group> = groups.collect();
-    for (group, view) in views(inputs) {
+        rows: group.partitions.iter().map(|view| view.rows() as u64).sum(),
+        partitions: &group.partitions,
+    };
+    inputs.groups.iter().map(group).collect()
+}
+
+/// What each partition is called is made up as it is written: there may be very many.
+fn one_by_one<S: Serializer>(
+    partitions: &[Box<dyn PartitionView + '_>],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(partitions.iter().map(|view| {
         let files = view.files().into_iter();
-        let group = &mut groups[group as usize];
-        group.rows += view.rows() as u64;
-        group.partitions.push(Partition {
+        Partition {
             index: view.index(),
             first_row: view.first_row(),
             rows: view.rows(),
             files: files.map(|file| file.map(|file| file.to_string_lossy().into_owned())).collect(),
             digests: view.digests().iter().map(|digest| digest.to_hex().to_string()).collect(),
-        });
-    }
-    groups
+        }
+    }))
 }

@@ -3,6 +3,7 @@
 //! Weights repeat or thin out rows rather than drawing with replacement: an epoch has a known number of rows, and each row's number
 //! of copies differs by at most one. With `shuffle = "partition"` no other row is known, and the hash of a row's image decides its side.
 
+use super::clusters::Clusters;
 use super::scan::{Row, RowScan, views};
 use super::{Bucket, Shard, Shuffle};
 use llavm_pipeline::stage::GatherInputs;
@@ -42,6 +43,8 @@ pub fn splits(stage: &Shard, scan: &mut RowScan, inputs: &GatherInputs<'_>) -> S
     let global =
         |row: &Row| first_rows.get(&(row.group, row.partition)).copied().unwrap_or(0) + u64::from(row.index);
     let validation = validation(stage, scan, inputs, &global);
+    // Nothing asks for sets of rows any more.
+    scan.clusters = Clusters::default();
     let mut splits = Splits::default();
     for (index, row) in (0..).zip(&scan.rows) {
         if validation[index as usize] {

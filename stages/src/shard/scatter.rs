@@ -42,7 +42,7 @@ const IGNORED: i32 = -100;
 /// Rows in a batch of a shard file.
 const BATCH: usize = 1024;
 /// Bytes buffered in front of all spill files together, and the least and most in front of one.
-const BUFFERS: usize = 64 << 20;
+const BUFFERS: usize = 32 << 20;
 const LEAST_BUFFER: usize = 4 << 10;
 const MOST_BUFFER: usize = 1 << 20;
 
@@ -60,8 +60,9 @@ pub fn write(
     std::fs::create_dir_all(folder).map_err(|cause| StageError::io(folder, cause))?;
     let count = order.len().div_ceil(rows_per_shard);
     let buffer = (BUFFERS / count.max(1)).clamp(LEAST_BUFFER, MOST_BUFFER);
-    let mut spills: Vec<Spill> =
-        (0..count).map(|n| Spill::new(folder.join(format!("{n:05}.spill")), buffer)).collect();
+    let spill =
+        |(n, rows): (usize, &[u32])| Spill::new(folder.join(format!("{n:05}.spill")), buffer, rows.len());
+    let mut spills: Vec<Spill> = order.chunks(rows_per_shard).enumerate().map(spill).collect();
     let places = Places::new(scan, order, rows_per_shard);
     scatter(stage, inputs, kept, places, &mut spills)?;
     let shards = order.chunks(rows_per_shard);
@@ -189,22 +190,29 @@ struct Spill {
 }
 
 impl Spill {
-    fn new(path: PathBuf, most: usize) -> Self {
-        Self { path, buffer: Vec::new(), most, end: 0, offsets: Vec::new() }
+    fn new(path: PathBuf, most: usize, rows: usize) -> Self {
+        Self { path, buffer: Vec::new(), most, end: 0, offsets: vec![0; rows] }
     }
 
+    /// The buffer grows to what it may hold and no further, unless a single row is longer.
     fn append(&mut self, place: usize, bytes: &[u8]) -> Result<(), StageError> {
-        if self.offsets.len() <= place {
-            self.offsets.resize(place + 1, 0);
-        }
         self.offsets[place] = self.end;
         self.end += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() > self.most {
+            self.flush()?;
+        }
+        if self.buffer.capacity() < self.most {
+            self.buffer.reserve_exact(self.most - self.buffer.len());
+        }
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() < self.most { Ok(()) } else { self.flush() }
+        Ok(())
     }
 
     /// Appends the buffer to the file, which is open only meanwhile.
     fn flush(&mut self) -> Result<(), StageError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         let file = File::options().append(true).create(true).open(&self.path);
         let written = file.and_then(|mut file| file.write_all(&self.buffer));
         self.buffer.clear();

@@ -17,7 +17,7 @@ const TRAINED: u64 = 4 * 4;
 const SAVED: u64 = 3 * 4;
 
 impl Train {
-    /// Steps, the bytes of the model folder and its checkpoints, and the bytes in memory at once.
+    /// Steps, the bytes of the model folder and its checkpoints, and the bytes in memory at once, of each device where there are several.
     pub(super) fn expect(&self, expected: &Expected) -> Estimate {
         let rows = expected.rows();
         let qwen = hub::resolve(&self.qwen).ok().and_then(|folder| load::qwen3_config(&folder).ok());
@@ -98,7 +98,7 @@ impl Train {
     /// Bytes of a layer's attention for one token: probabilities in f32 whatever the model's type, and in that type. The CPU computes
     /// those of f32 models again for the way back.
     fn scores(&self, qwen: &Qwen3Config, tokens: usize) -> usize {
-        let again = self.device == "cpu" && self.dtype == Dtype::F32;
+        let again = self.device.starts_with("cpu") && self.dtype == Dtype::F32;
         if again { 0 } else { qwen.num_attention_heads * tokens * (size_of::<f32>() + self.dtype.size()) }
     }
 }

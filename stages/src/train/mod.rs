@@ -76,7 +76,7 @@ const SHARDS: usize = 0;
 
 impl StageKind for Train {
     const KIND: &'static str = "train";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const ABOUT: &'static str = "train a vision-language model on token shards";
     const LINKS: &'static [&'static str] = &["init_from"];
 }
@@ -318,6 +318,7 @@ impl Train {
         let trainer =
             Trainer::new(start.model, start.norm, arguments, &self.trainable, total).map_err(failed)?;
         let trainer = if self.share_prefix { trainer.with_shared_prefix() } else { trainer };
+        let trainer = trainer.across(&start.others);
         Ok(Fit {
             stage: self,
             feed,

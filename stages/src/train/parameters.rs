@@ -4,6 +4,8 @@
 use crate::benchmarks::inputs::Inputs;
 use crate::benchmarks::{BENCHMARKS, find};
 use llavm_model::config::Dtype;
+use llavm_model::device::DeviceError;
+use llavm_model::devices::DeviceNames;
 use llavm_model::lora::{LoraConfig, TargetModules};
 use llavm_model::train::{LrScheduler, Part, TrainError, TrainingArguments};
 use serde::{Deserialize, Serialize};
@@ -36,8 +38,10 @@ pub struct Train {
     /// Towers (`language`, `vision`) that start from random weights: only their `config.json` is read. Default: none.
     #[serde(default)]
     pub from_scratch: Vec<Part>,
-    /// `cpu`, `cuda`, `cuda:1` or `wgpu`. Default `cpu`.
-    #[serde(default = "cpu", serialize_with = "crate::device::family")]
+    /// `cpu`, `cuda`, `cuda:1` or `wgpu`; several GPUs as `cuda:0,1`: device i of n takes micro-batches i, i + n, … of each step, and all
+    /// hold the whole model. A step is the same rows on any number of devices, so that number is no part of the key; gradients are
+    /// then summed in another order, and weights differ by rounding. Default `cpu`.
+    #[serde(default = "cpu", serialize_with = "crate::device::family_of_all")]
     pub device: String,
     /// `f32` or `bf16`; what is trained is kept in f32 besides. Default `f32`.
     #[serde(default)]
@@ -73,7 +77,7 @@ pub struct Train {
     /// Rows in one forward pass. Default 8.
     #[serde(default = "defaults::batch_size")]
     pub per_device_train_batch_size: usize,
-    /// Forward passes per optimiser step. Default 1.
+    /// Forward passes per optimiser step, over all devices together: as many as devices, at least. Default 1.
     #[serde(default = "defaults::gradient_accumulation_steps")]
     pub gradient_accumulation_steps: usize,
     /// How often every row is seen; may be a fraction. Default 3.
@@ -91,7 +95,8 @@ pub struct Train {
     /// A longer row is a batch of its own. Default: rows are counted.
     #[serde(default)]
     pub max_tokens_per_batch: Option<usize>,
-    /// Whether rows of like length are batched together, so that little is padding. Default true.
+    /// Whether rows of like length are batched together, so that little is padding: 0.5% to 4% on lengths of captions and instructions,
+    /// nearly all of it up to a multiple of 8, against 1% to 38% without. Default true.
     #[serde(default = "yes")]
     pub group_by_length: bool,
     /// Steps whose batches are made ahead of the step that needs them. Default 2.
@@ -277,6 +282,11 @@ impl Train {
         }
     }
 
+    /// The devices that it runs on.
+    pub fn devices(&self) -> Result<DeviceNames, DeviceError> {
+        self.device.parse()
+    }
+
     /// Whether the part starts from random weights.
     pub fn scratch(&self, part: Part) -> bool {
         self.from_scratch.contains(&part)
@@ -298,6 +308,17 @@ impl Train {
                 wrong.push((param, text.to_owned()));
             }
         };
+        match self.devices() {
+            Err(error) => refuse(true, "device", &error.to_string()),
+            Ok(devices) => {
+                let idle = devices.world() > self.gradient_accumulation_steps;
+                let text = format!(
+                    "is less than the {} devices of `{devices}`: a step has a forward pass for each at least",
+                    devices.world()
+                );
+                refuse(idle, "gradient_accumulation_steps", &text);
+            }
+        }
         let towers = [Part::Language, Part::Vision];
         let half =
             "f16 has no numbers for small gradients, and the loss is not scaled: use bf16, which has, or f32";

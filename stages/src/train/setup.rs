@@ -10,7 +10,7 @@
 
 use super::parameters::Train;
 use llavm_model::config::{Dtype, PixelNorm};
-use llavm_model::device::{Device, DeviceName};
+use llavm_model::device::Device;
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use llavm_model::folder::{CLIP, ModelFolder, QWEN};
 use llavm_model::hub;
@@ -43,6 +43,8 @@ pub struct Start {
     /// A token that is no image pad.
     pub pad_id: u32,
     pub vision_width: usize,
+    /// Devices that train besides the model's own.
+    pub others: Vec<Device>,
 }
 
 /// Any error of the model's as a stage's.
@@ -87,11 +89,14 @@ impl Start {
         vision: bool,
         seed: u64,
     ) -> Result<Self, StageError> {
-        let device: DeviceName = stage.device.parse().map_err(failed)?;
+        let names = stage.devices().map_err(failed)?;
         if stage.doctor {
-            require_healthy(device, &[stage.dtype], &Verdicts::of_user()).map_err(failed)?;
+            for name in names.names() {
+                require_healthy(*name, &[stage.dtype], &Verdicts::of_user()).map_err(failed)?;
+            }
         }
-        let device = device.open().map_err(failed)?;
+        let mut others = names.open().map_err(failed)?;
+        let device = others.remove(0);
         let random = RandomSource::new(seed);
         let mut builder = Builder { stage, origins, device, dtype: stage.dtype, random };
         let config = load::clip_config(&origins.clip).map_err(failed)?;
@@ -105,6 +110,7 @@ impl Start {
             lora,
             pad_id: u32::from(processor.image_token_id == 0),
             vision_width: config.hidden_size,
+            others,
         })
     }
 }

@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, UInt32Type};
 use llavm_pipeline::stage::{Digest, MapStage, OpenContext, StageKind};
 use llavm_pipeline::{Rejects, StageError};
+use llavm_stages::row::message_fields;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,14 +51,6 @@ impl OpenContext for NoEngine {
 
     fn files_digest(&self, memo: &str, _: &[PathBuf]) -> Result<Digest, StageError> {
         Err(StageError::new(format!("{memo} is not digested in tests")))
-    }
-
-    fn remembered(
-        &self,
-        _: &str,
-        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
-    ) -> Result<Vec<u8>, StageError> {
-        compute()
     }
 
     fn seed(&self) -> u64 {
@@ -169,6 +162,24 @@ pub fn conversations(rows: &[(Vec<Turn>, u32)]) -> Table {
     let columns = [
         ("messages", Arc::new(messages.finish()) as ArrayRef, true),
         ("n_images", Arc::new(n_images) as ArrayRef, true),
+    ];
+    Table::new(RecordBatch::try_from_iter_with_nullable(columns).unwrap())
+}
+
+/// A row of turns `[role, content, tool_calls, extra, tools]`, of which the last may be left out.
+pub fn messages(turns: &Value) -> Table {
+    let mut messages = ListBuilder::new(StructBuilder::from_fields(message_fields(), 0));
+    for turn in turns.as_array().unwrap() {
+        for field in 0..message_fields().len() {
+            let text = messages.values().field_builder::<StringBuilder>(field).unwrap();
+            text.append_option(turn[field].as_str());
+        }
+        messages.values().append(true);
+    }
+    messages.append(true);
+    let columns = [
+        ("messages", Arc::new(messages.finish()) as ArrayRef, true),
+        ("n_images", Arc::new(UInt32Array::from(vec![0])) as ArrayRef, true),
     ];
     Table::new(RecordBatch::try_from_iter_with_nullable(columns).unwrap())
 }

@@ -31,7 +31,8 @@ fn batch(rows: &[Sample<'_>]) -> RecordBatch {
             let turn = messages.values();
             turn.field_builder::<StringBuilder>(0).unwrap().append_value(role);
             turn.field_builder::<StringBuilder>(1).unwrap().append_value(content);
-            turn.field_builder::<StringBuilder>(2).unwrap().append_null();
+            (2..message_fields().len())
+                .for_each(|n| turn.field_builder::<StringBuilder>(n).unwrap().append_null());
             turn.append(true);
         }
         messages.append(true);

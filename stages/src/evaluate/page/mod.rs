@@ -24,7 +24,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 const TEMPLATE: &str = include_str!("page.html");
-const PARTS: &str = include_str!("parts.html");
+/// Macros that every page may import as `parts.html`.
+pub const PARTS: &str = include_str!("parts.html");
 pub const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 

@@ -1,10 +1,16 @@
-//! Calls of tools: `tool_calls` of a message, its older form `function_call`, and turns that are nothing but calls.
+//! What stands beside the words of a conversation, as JSON text with keys in the order of the file, as a chat template takes it.
 //!
-//! Out: JSON text of a list of `{type, function: {name, arguments}}`, keys in the order of the file, as a chat template takes it.
+//! Calls of tools: `tool_calls` of a message, its older form `function_call`, and turns that are nothing but calls, as a list of
+//! `{type, function: {name, arguments}}`. Tools on offer: a list of definitions. Further keys of a turn: an object of [`EXTRA`].
+//!
+//! Tables have the keys of all rows in each row, null where a row has not got them: such keys are left out (so does TRL). In JSON text
+//! they stay.
 
+use super::super::image_cell::short;
 use super::super::json;
 use super::super::raw::reject;
 use super::super::value::Value;
+use llavm_model::message::EXTRA;
 use llavm_pipeline::rejects::Reject;
 use std::borrow::Cow;
 
@@ -26,7 +32,7 @@ fn of(number: usize, calls: &Value<'_>) -> Result<Option<String>, Reject> {
         Value::Text(text) => {
             json::parse(text).map_err(|cause| bad(number, &format!("its calls are no JSON ({cause})")))?
         }
-        other => other.clone(),
+        other => without_nulls(other),
     };
     let calls = match parsed {
         Value::List(items) => items.into_iter().map(wrapped).collect(),
@@ -37,6 +43,66 @@ fn of(number: usize, calls: &Value<'_>) -> Result<Option<String>, Reject> {
     }
     let text = serde_json::to_string(&Value::List(calls));
     text.map(Some).map_err(|cause| bad(number, &cause.to_string()))
+}
+
+/// The tools on offer: a list of definitions or a single one, each an object or JSON text of one. `None` for an empty list.
+pub fn tools(cell: &Value<'_>) -> Result<Option<String>, Reject> {
+    let bad = |why: String| {
+        let detail = format!(
+            "the tools are {why}; expected a list of definitions, or JSON text of one (columns.tools = \"\" reads none)"
+        );
+        reject("bad-tools", detail)
+    };
+    let parsed = match cell {
+        Value::Null => return Ok(None),
+        Value::Text(text) if text.trim().is_empty() => return Ok(None),
+        Value::Text(text) => {
+            json::parse(text).map_err(|cause| bad(format!("no JSON ({cause}): {}", short(text))))?
+        }
+        other => without_nulls(other),
+    };
+    let items = match parsed {
+        Value::Null => return Ok(None),
+        Value::List(items) => items,
+        one => vec![one],
+    };
+    let mut tools = Vec::with_capacity(items.len());
+    for item in &items {
+        let tool = match item {
+            Value::Text(text) => json::parse(text).map_err(|cause| bad(format!("no JSON ({cause})")))?,
+            other => other.clone(),
+        };
+        if !matches!(tool, Value::Object(_)) {
+            return Err(bad(format!("a list that holds {}", tool.kind())));
+        }
+        tools.push(tool);
+    }
+    if tools.is_empty() {
+        return Ok(None);
+    }
+    serde_json::to_string(&Value::List(tools)).map(Some).map_err(|cause| bad(cause.to_string()))
+}
+
+/// What else chat templates read of a turn; `None` where it has nothing of it.
+pub fn extra(item: &Value<'_>) -> Option<String> {
+    let Value::Object(fields) = item else { return None };
+    let known = fields.iter().filter(|(key, value)| EXTRA.contains(&key.as_ref()) && *value != Value::Null);
+    let known: Vec<_> = known.map(|(key, value)| (Cow::Borrowed(key.as_ref()), value.clone())).collect();
+    if known.is_empty() { None } else { serde_json::to_string(&Value::Object(known)).ok() }
+}
+
+/// The value without the keys that are null.
+fn without_nulls<'a>(value: &'a Value<'_>) -> Value<'a> {
+    match value {
+        Value::List(items) => Value::List(items.iter().map(without_nulls).collect()),
+        Value::Object(fields) => {
+            let given = fields.iter().filter(|(_, value)| *value != Value::Null);
+            Value::Object(
+                given.map(|(key, value)| (Cow::Borrowed(key.as_ref()), without_nulls(value))).collect(),
+            )
+        }
+        other => other.clone(),
+    }
 }
 
 fn bad(number: usize, why: &str) -> Reject {

@@ -253,3 +253,11 @@ fn compressed_feather_reads_as_plain() {
         assert_eq!(rows[299].messages, turns("q299", "a299"), "{name}");
     }
 }
+
+#[test]
+fn two_columns_of_one_name_are_named() {
+    let files = Files::new();
+    files.write("rows.csv", "prompt,answer,answer\nq,one,uno\n");
+    let notes = files.open("rows.csv", json!({})).notes().join("\n");
+    assert!(notes.contains("several columns are called `answer`"), "{notes}");
+}

@@ -33,7 +33,7 @@ fn a_broken_line_costs_its_row_and_names_its_line() {
     let rejects: Vec<_> = rows.iter().map(|row| row.reject.as_deref().unwrap_or("fine")).collect();
     insta::assert_snapshot!(rejects.join("\n"), @r"
     fine
-    read/bad-json: line 3: not UTF-8: invalid utf-8 sequence of 1 bytes from index 15
+    read/bad-json: line 3: not UTF-8 (invalid utf-8 sequence of 1 bytes from index 15); set `encoding` if the file is text in another one
     read/bad-json: line 4: a JSON array, expected an object
     fine
     read/bad-file: line 6: EOF while parsing a string at line 1 column 15; the file ends in this row, without a line end: it was cut short
@@ -196,8 +196,40 @@ fn a_column_that_one_row_alone_has_is_found() {
         let with: Vec<_> = (0..300).filter(|row| rows[*row].images.as_ref().unwrap().len() == 1).collect();
         assert_eq!(with, [200], "{file} {columns}");
     }
-    let rows = files.rows("named.jsonl", json!({"columns": {"source": "tag"}, "where": "tag = 7"}));
+    let rows = files
+        .rows("named.jsonl", json!({"columns": {"source": "tag"}, "where": "tag = 7", "text_only": true}));
     assert_eq!(rows.iter().map(|row| row.source.as_deref()).collect::<Vec<_>>(), [Some("7")]);
     let error = files.error("named.jsonl", json!({"columns": {"image": "foto"}}));
     assert!(error.to_string().contains("named.jsonl has no column `foto`"), "{error}");
+}
+
+#[test]
+fn columns_that_only_late_rows_have_are_seen() {
+    let files = Files::new();
+    let early = "{\"prompt\": \"q\", \"answer\": \"a\"}\n".repeat(100);
+    files.write(
+        "photo.jsonl",
+        format!("{early}{{\"prompt\": \"q\", \"answer\": \"a\", \"photo\": \"a.jpg\"}}\n"),
+    );
+    let error = files.error("photo.jsonl", json!({})).to_string();
+    assert!(error.contains("`photo` (string) looks like one"), "{error}");
+    files.write(
+        "note.jsonl",
+        format!("{early}{{\"prompt\": \"q\", \"answer\": \"a\", \"context\": \"long\"}}\n"),
+    );
+    let notes = files.open("note.jsonl", json!({})).notes().join("\n");
+    assert!(notes.contains("`context`"), "{notes}");
+}
+
+#[test]
+fn lines_that_are_nearly_json_say_what_to_do() {
+    let files = Files::new();
+    let said = |line: &[u8]| {
+        files.write("rows.jsonl", [b"{\"prompt\": \"q\", \"answer\": \"a\"}\n", line, b"\n"].concat());
+        files.rows("rows.jsonl", json!({}))[1].reject.clone().unwrap()
+    };
+    assert!(said(b"{'prompt': 'q', 'answer': 'a'}").contains("use json.dumps"));
+    assert!(said(b"{\"prompt\": \"q\", \"answer\": \"a\"},").contains("name such a file `.json`"));
+    assert!(said(b"{").contains("write each row on one line"));
+    assert!(said(b"{\"prompt\": \"caf\xe9\", \"answer\": \"a\"}").contains("set `encoding`"));
 }

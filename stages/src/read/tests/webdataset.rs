@@ -172,3 +172,64 @@ fn where_compares_fields_of_json_members() {
     let rows = files.rows("rows.tar", params);
     assert_eq!(rows.iter().map(|row| row.id.as_deref().unwrap()).collect::<Vec<_>>(), ["1"]);
 }
+
+#[test]
+fn numbered_images_are_one_samples_in_the_order_of_their_numbers() {
+    let files = Files::new();
+    let members: Vec<(String, Vec<u8>)> = [0, 1, 10, 2].map(|n| (format!("a.{n}.jpg"), image(n))).to_vec();
+    let mut all: Vec<(&str, &[u8])> =
+        members.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let last = image(7);
+    all.extend([("a.txt", b"four".as_slice()), ("b.0.jpg", &last), ("b.txt", b"one")]);
+    files.write("rows.tar", tar(&all));
+    let mut params = caption();
+    for column in ["image", "jpg"] {
+        params["columns"]["image"] = json!(column);
+        let rows = files.rows("rows.tar", params.clone());
+        let images: Vec<_> = rows.iter().map(|row| row.images.clone().unwrap()).collect();
+        assert_eq!(images, [vec![image(0), image(1), image(2), image(10)], vec![image(7)]], "{column}");
+        assert_eq!(files.open("rows.tar", params.clone()).notes(), [] as [&str; 0], "{column}");
+    }
+    params["columns"]["image"] = json!("0.jpg");
+    let first: Vec<_> =
+        files.rows("rows.tar", params).iter().map(|row| row.images.clone().unwrap()).collect();
+    assert_eq!(first, [vec![image(0)], vec![image(7)]], "one of them by its own name");
+}
+
+#[test]
+fn numbered_captions_are_a_list() {
+    let files = Files::new();
+    files.write("rows.tar", tar(&[("a.jpg", &image(1)), ("a.0.txt", b"zero"), ("a.1.txt", b"one")]));
+    let mut params = caption();
+    params["explode"] = json!("txt");
+    let rows = files.rows("rows.tar", params);
+    let messages: Vec<_> = rows.iter().map(|row| row.messages.clone()).collect();
+    assert_eq!(messages, [turns("Describe it.", "zero"), turns("Describe it.", "one")]);
+}
+
+#[test]
+fn a_member_that_is_a_link_rejects_its_sample_by_name() {
+    let files = Files::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind: tar::EntryType, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_entry_type(kind);
+        if bytes.is_empty() {
+            header.set_link_name("a.jpg").unwrap();
+        }
+        header.set_cksum();
+        tar.append_data(&mut header, name, bytes).unwrap();
+    };
+    add("a.jpg", tar::EntryType::Regular, &image(1));
+    add("a.txt", tar::EntryType::Regular, b"one");
+    for (name, kind) in [("b", tar::EntryType::Link), ("c", tar::EntryType::Symlink)] {
+        add(&format!("{name}.jpg"), kind, b"");
+        add(&format!("{name}.txt"), tar::EntryType::Regular, b"two");
+    }
+    files.write("rows.tar", tar.into_inner().unwrap());
+    let rows = files.rows("rows.tar", caption());
+    let codes: Vec<_> = rows.iter().map(Row::code).collect();
+    assert_eq!(codes, [None, Some("read/linked-member"), Some("read/linked-member")]);
+    assert!(rows[1].reject.as_deref().unwrap().contains("`b.jpg` is a link"), "{:?}", rows[1].reject);
+}

@@ -4,6 +4,20 @@
 //! were numbered (so that training can begin with the first while the others are being made), later in random order. What
 //! is so lined up is cut into windows; in a window, rows of like length are batched together, and the batches are shuffled.
 //! A batch may hold the end of one folder and the beginning of the next.
+//!
+//! Several rows packed into one sequence were weighed against that, with lengths drawn from 401 captions of people (COCO) and from the
+//! 90 questions and answers that LLaVA published of the three kinds of LLaVA-Instruct (58:23:77, two to five turns where it is
+//! a conversation), in Qwen3's tokens, 65,536 rows each. Share of all places that hold padding:
+//!
+//! | rows | tokens, 5% to 95% | rows of a batch | in any order | of like length | of that, up to a multiple of 8 |
+//! |---|---|---|---|---|---|
+//! | captions, 49 patches | 95 to 104 | 8 | 7.5% | 4.0% | 3.9% |
+//! | captions, 576 patches | 622 to 632 | 8 | 1.3% | 0.6% | 0.6% |
+//! | instructions, 49 patches | 130 to 266 | 4 | 19.0% | 1.8% | 1.8% |
+//! | instructions, 576 patches | 657 to 793 | 4 | 6.0% | 0.5% | 0.5% |
+//! | half and half, 49 patches | 96 to 254 | 8 | 38.3% | 2.8% | 2.5% |
+//!
+//! Where like lengths are together, packing could win 0.3% at most, and would cost attention a mask: there is none.
 
 use super::shards::Units;
 use llavm_pipeline::StageError;
