@@ -1,5 +1,6 @@
 //! `llavm chat`: a conversation with a trained model.
 
+use crate::commands::generate::read_tools;
 use crate::commands::model::{AnswerArgs, ModelArgs, failed, read_image};
 use crate::ui::failure::{Failure, Outcome};
 use crate::ui::output::{note, print};
@@ -42,6 +43,7 @@ In the chat:
   /image FILE    show an image with the next question; several may be shown. It stands where training put images,
                  or where the question says <image>
   /system TEXT   set the system prompt (nothing: none)
+  /tools FILE    offer tools, by a JSON list of their definitions (nothing: none)
   /reset         forget the turns; images are shown with the next question, the system prompt stays
   /clear         forget the turns and the images
   /save FILE     write the conversation as JSON
@@ -119,6 +121,10 @@ impl Chat<'_> {
                 self.images.push(PathBuf::from(rest));
             }
             "/system" => self.conversation.set_system(rest),
+            "/tools" => {
+                let tools = if rest.is_empty() { None } else { read_tools(Path::new(rest))? };
+                self.conversation.set_tools(tools);
+            }
             "/reset" => self.conversation.reset(),
             "/clear" => {
                 self.conversation.clear();

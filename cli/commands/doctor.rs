@@ -11,7 +11,8 @@ use llavm_model::doctor::{DeviceUnderTest, run_checks};
 /// Compare a device with the CPU on a small fixed model
 ///
 /// Forward pass, loss, gradients with frozen parts, cached and full decoding. Takes seconds; on a device that compiles its
-/// kernels first, minutes. Every job on a device other than the CPU does this once by itself.
+/// kernels first, minutes. Every job on a device other than the CPU does this once by itself. For CUDA what it needs of the machine comes first:
+/// driver, devices, compiler, headers, NCCL, and what to do where one is missing.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example: llavm doctor --device cuda --dtype bf16\n\nExit status: 0 the device is right, 1 it is not."
@@ -28,6 +29,9 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Outcome {
     let dtypes = if args.dtype.is_empty() { &[Dtype::F32, Dtype::Bf16] } else { args.dtype.as_slice() };
+    for needed in args.device.requirements() {
+        print(&format!("{needed}\n"))?;
+    }
     let subject = DeviceUnderTest::open(args.device).map_err(failed)?;
     let report = run_checks(&subject, dtypes);
     print(&format!("{report}\n"))?;

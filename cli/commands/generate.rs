@@ -3,9 +3,9 @@
 use crate::commands::model::{AnswerArgs, ModelArgs, failed, read_image};
 use crate::ui::failure::{Failure, Outcome};
 use crate::ui::output::{print_data, print_json};
-use llavm_model::chat_template::Message;
 use llavm_model::generate::assistant::Assistant;
 use llavm_model::generate::{GenerateError, Prompt, generate};
+use llavm_model::message::{Beside, Json, Message, definitions};
 use llavm_model::processor::Processor;
 use llavm_model::stream::TextStream;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,8 @@ use std::time::Instant;
 #[command(after_help = "Examples:\n  \
     llavm generate manifests/quickstart.toml --image photo.jpg --prompt \"What is this?\"\n  \
     llavm generate DIR --jsonl questions.jsonl --json\n  \
-    (each line: {\"image\": \"photo.jpg\", \"prompt\": \"What is this?\"}, the path relative to the file)")]
+    (each line: {\"image\": \"photo.jpg\", \"prompt\": \"What is this?\"}, the path relative to the file; instead of \"prompt\" also\n  \
+    \"messages\", a list of {role, content, tool_calls, reasoning_content, …}, and beside either \"tools\")")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -43,6 +44,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "prompt"])]
     jsonl: Option<PathBuf>,
 
+    /// Offer tools: a file with a JSON list of their definitions
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+
     /// Ask without images
     #[arg(long, conflicts_with = "image")]
     text_only: bool,
@@ -61,7 +66,18 @@ pub struct Args {
 #[serde(deny_unknown_fields)]
 struct Line {
     image: Option<OneOrMany>,
-    prompt: String,
+    prompt: Option<String>,
+    messages: Option<Vec<Said>>,
+    tools: Option<Json>,
+}
+
+/// One message, as chat APIs have it.
+#[derive(Deserialize)]
+struct Said {
+    role: String,
+    content: Option<String>,
+    #[serde(flatten)]
+    beside: Beside,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +89,41 @@ enum OneOrMany {
 
 struct Question {
     images: Vec<PathBuf>,
-    prompt: String,
+    turns: Vec<Said>,
+    tools: Option<Json>,
+}
+
+impl Question {
+    fn new(images: Vec<PathBuf>, prompt: String, tools: Option<Json>) -> Self {
+        let said = Said { role: "user".to_owned(), content: Some(prompt), beside: Beside::default() };
+        Self { images, turns: vec![said], tools }
+    }
+
+    /// What is asked last.
+    fn text(&self) -> &str {
+        self.turns.last().and_then(|turn| turn.content.as_deref()).unwrap_or_default()
+    }
+
+    /// As training has it: the tools on offer are beside the first turn.
+    fn messages(&self) -> Result<Vec<Message<'_>>, Failure> {
+        self.turns
+            .iter()
+            .enumerate()
+            .map(|(n, turn)| turn.message(self.tools.as_ref().filter(|_| n == 0)))
+            .collect()
+    }
+}
+
+impl Said {
+    fn message(&self, tools: Option<&Json>) -> Result<Message<'_>, Failure> {
+        Ok(Message {
+            role: &self.role,
+            content: self.content.as_deref().unwrap_or_default(),
+            tool_calls: self.beside.calls().map_err(failed)?,
+            extra: self.beside.extra(),
+            tools: tools.cloned(),
+        })
+    }
 }
 
 /// What `--json` prints, one line per question.
@@ -109,13 +159,15 @@ pub fn run(args: &Args) -> Outcome {
 
 impl Args {
     fn questions(&self) -> Result<Vec<Question>, Failure> {
+        let tools = self.tools.as_deref().map(read_tools).transpose()?.flatten();
         if let Some(path) = &self.jsonl {
-            return read_jsonl(path);
+            return read_jsonl(path, tools.as_ref());
         }
         let (images, prompts) = (self.image.len(), self.prompt.len());
-        let pair = |n: usize| Question {
-            images: self.image.get(if images == 1 { 0 } else { n }).cloned().into_iter().collect(),
-            prompt: self.prompt.get(if prompts == 1 { 0 } else { n }).cloned().unwrap_or_default(),
+        let pair = |n: usize| {
+            let images = self.image.get(if images == 1 { 0 } else { n }).cloned().into_iter().collect();
+            let prompt = self.prompt.get(if prompts == 1 { 0 } else { n }).cloned().unwrap_or_default();
+            Question::new(images, prompt, tools.clone())
         };
         match (images, prompts) {
             (_, 0) => Err(Failure::wrong("there is no question", "give --prompt TEXT or --jsonl FILE")),
@@ -133,19 +185,42 @@ impl Args {
     }
 }
 
-fn read_jsonl(path: &Path) -> Result<Vec<Question>, Failure> {
+/// Definitions of tools from a file.
+pub fn read_tools(path: &Path) -> Result<Option<Json>, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| failed(format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let tools = Json::parse(&text).map_err(|error| wrong(&error))?;
+    definitions(Some(tools)).map_err(|error| wrong(&error))
+}
+
+fn read_jsonl(path: &Path, tools: Option<&Json>) -> Result<Vec<Question>, Failure> {
     let text = fs::read_to_string(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let question = |(number, line): (usize, &str)| {
-        let line: Line = serde_json::from_str(line)
-            .map_err(|error| failed(format!("{}, line {}: {error}", path.display(), number + 1)))?;
+        let wrong = |error: &dyn std::fmt::Display| {
+            failed(format!("{}, line {}: {error}", path.display(), number + 1))
+        };
+        let line: Line = serde_json::from_str(line).map_err(|error| wrong(&error))?;
         let images = match line.image {
             None => Vec::new(),
             Some(OneOrMany::One(image)) => vec![image],
             Some(OneOrMany::Many(images)) => images,
         };
-        Ok(Question { images: images.iter().map(|image| folder.join(image)).collect(), prompt: line.prompt })
+        let images = images.iter().map(|image| folder.join(image)).collect();
+        let own = definitions(line.tools).map_err(|error| wrong(&error))?;
+        let tools = own.or_else(|| tools.cloned());
+        match (line.prompt, line.messages) {
+            (Some(prompt), None) => Ok(Question::new(images, prompt, tools)),
+            (None, Some(turns)) => {
+                turns
+                    .iter()
+                    .try_for_each(|turn| turn.beside.calls().map(drop))
+                    .map_err(|error| wrong(&error))?;
+                Ok(Question { images, turns, tools })
+            }
+            _ => Err(wrong(&"a question has either `prompt` or `messages`")),
+        }
     };
     lines.map(question).collect()
 }
@@ -178,9 +253,9 @@ impl Reader {
             question.images.iter().filter_map(row).collect()
         };
         let prompt = |question: &Question| {
-            let turn = [Message::new("user", &question.prompt)];
+            let turns = question.messages()?;
             let features = features.as_ref().and_then(|features| Assistant::pick(features, &rows(question)));
-            assistant.prompt(&turn, assistant.system.as_deref(), features).map_err(failed)
+            assistant.prompt(&turns, assistant.system.as_deref(), features).map_err(failed)
         };
         batch.iter().map(prompt).collect()
     }
@@ -228,7 +303,7 @@ fn too_long(error: GenerateError, batch: &[Question], prompts: &[Prompt]) -> Fai
     let GenerateError::TooLong { tokens, .. } = error else { return failed(error) };
     match prompts.iter().position(|prompt| prompt.ids.len() == tokens).and_then(|row| batch.get(row)) {
         Some(question) if batch.len() > 1 => {
-            failed(format!("question `{}…`: {error}", question.prompt.chars().take(60).collect::<String>()))
+            failed(format!("question `{}…`: {error}", question.text().chars().take(60).collect::<String>()))
         }
         _ => failed(error),
     }
@@ -240,7 +315,7 @@ fn print_answer(args: &Args, questions: usize, question: &Question, answer: &Ans
         print_json(&line)?;
     } else if questions > 1 {
         let images: Vec<String> = question.images.iter().map(|path| path.display().to_string()).collect();
-        print_data(&format!("{} | {}\n{}\n\n", images.join(" "), question.prompt, answer.text))?;
+        print_data(&format!("{} | {}\n{}\n\n", images.join(" "), question.text(), answer.text))?;
     }
     Ok(())
 }

@@ -58,8 +58,8 @@ def place(digest, blob):
         content = ray.get(blob[0])
         if hashlib.sha256(content).hexdigest() != digest:
             raise RuntimeError("the program arrived damaged")
-        part = f"{path}.{os.getpid()}"
-        with open(part, "wb") as file:
+        handle, part = tempfile.mkstemp(dir=home)
+        with os.fdopen(handle, "wb") as file:
             file.write(content)
         os.chmod(part, 0o700)
         os.replace(part, path)

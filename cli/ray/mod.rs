@@ -5,23 +5,19 @@
 //! minutes. First the raw files are read, by shares; then come ranges of map stages, sequential passes, gather stages and jobs.
 
 mod driver;
+pub mod pace;
 
 use crate::ui::failure::{Failure, Outcome};
 use crate::ui::output::note;
 use driver::{Answer, Driver, NoAnswer, Node, Request};
 use llavm_pipeline::units::counted;
 use llavm_pipeline::{Committed, Engine, Executor, Graph, Pass, Shard, StageError, TaskError, TaskSpec};
+use pace::Pace;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// How long a task should last.
-const SECONDS: f64 = 120.0;
-
-/// Partitions of the first tasks of a stage, whose pace is not known.
-const FIRST_BATCH: usize = 8;
 
 /// Most threads of one task.
 const MOST_CPUS: usize = 16;
@@ -47,11 +43,19 @@ impl std::str::FromStr for On {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':').unwrap_or((text, "")) {
-            ("ray", address) => Ok(Self { address: address.to_owned() }),
-            _ => Err("write ray, or ray:ADDRESS such as ray:10.0.0.1:6379".to_owned()),
-        }
+        let wrong = || "write ray, or ray:ADDRESS such as ray:10.0.0.1:6379".to_owned();
+        let address = match text.strip_prefix("ray").ok_or_else(wrong)? {
+            "" => "",
+            rest => rest.strip_prefix(':').filter(|address| is_address(address)).ok_or_else(wrong)?,
+        };
+        Ok(Self { address: address.to_owned() })
     }
+}
+
+/// Whether it is `HOST:PORT`, of Ray itself or (`ray://`) of its client's server.
+fn is_address(text: &str) -> bool {
+    let place = text.strip_prefix("ray://").unwrap_or(text);
+    place.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// An executor on a cluster.
@@ -66,9 +70,8 @@ pub struct Ray {
     /// GPUs of the whole cluster.
     gpus: usize,
     /// Jobs that compute on a GPU.
-    on_gpu: BTreeSet<String>,
-    /// By stage: seconds of a partition, what followed it included.
-    pace: Mutex<BTreeMap<String, f64>>,
+    on_gpu: BTreeMap<String, usize>,
+    pace: Mutex<Pace>,
     /// Keys of all outputs that were made.
     made: Mutex<BTreeSet<String>>,
 }
@@ -109,7 +112,7 @@ impl Ray {
             cpus,
             memory: half.min(MEMORY + cpus as u64 * MEMORY_A_CPU),
             slots,
-            gpus: nodes.iter().map(|node| node.gpus).sum(),
+            gpus: nodes.iter().map(|node| node.gpus).max().unwrap_or(0),
             on_gpu: on_gpu(graph),
             pace: Mutex::default(),
             made: Mutex::default(),
@@ -173,21 +176,26 @@ impl Ray {
         all.extend(made.map(|done| done.entry.key.clone()));
         drop(all);
         if let Some(first) = tasks.first() {
-            let each = seconds / tasks.len() as f64;
             let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = pace.entry(first.stage.clone()).or_insert(each);
-            *known = f64::midpoint(*known, each);
+            pace.remember(&first.stage, tasks.len(), seconds);
         }
     }
 
     fn gpus_of(&self, task: &TaskSpec) -> Result<usize, StageError> {
-        let wants = self.on_gpu.contains(&task.stage);
-        if wants && self.gpus == 0 {
-            let text = format!("`{}` computes on a GPU, and no node of the cluster has one", task.stage);
-            return Err(StageError::new(text)
-                .help("Add a node with a GPU (Ray counts them), or set `device = \"cpu\"`."));
+        let wants = self.on_gpu.get(&task.stage).copied().unwrap_or(0);
+        if wants <= self.gpus {
+            return Ok(wants);
         }
-        Ok(usize::from(wants))
+        let (stage, most) = (&task.stage, self.gpus);
+        let text = match most {
+            0 => format!("`{stage}` computes on a GPU, and no node of the cluster has one"),
+            _ => format!(
+                "`{stage}` computes on {wants} GPUs of one node, and no node of the cluster has more than {most}"
+            ),
+        };
+        Err(StageError::new(text).help(
+            "Add a node with as many (Ray counts them), or name fewer in `device`, or `device = \"cpu\"`.",
+        ))
     }
 }
 
@@ -214,9 +222,7 @@ impl Executor for Ray {
     }
 
     fn batch(&self, stage: &str, ready: usize) -> usize {
-        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner).get(stage).copied();
-        let wanted = pace.map_or(FIRST_BATCH, |seconds| (SECONDS / seconds.max(1e-3)) as usize);
-        wanted.min(ready.div_ceil(self.slots)).max(1)
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).batch(stage, ready, self.slots)
     }
 
     /// One more than work at a time, so that the next task is there when one ends.
@@ -233,12 +239,13 @@ impl Executor for Ray {
     }
 }
 
-/// The jobs whose parameters say that they compute on a GPU.
-fn on_gpu(graph: &Graph) -> BTreeSet<String> {
-    let is_gpu = |device: &str| device.starts_with("cuda");
-    let nodes = graph.nodes.iter().filter(|node| node.stage.role.is_job());
-    let nodes = nodes.filter(|node| node.stage.params["device"].as_str().is_some_and(is_gpu));
-    nodes.map(|node| node.name.clone()).collect()
+/// The jobs whose parameters say that they compute on GPUs, and on how many.
+fn on_gpu(graph: &Graph) -> BTreeMap<String, usize> {
+    let jobs = graph.nodes.iter().filter(|node| node.stage.role.is_job());
+    let count = |device: &str| device.starts_with("cuda").then(|| device.split(',').count());
+    let wanting =
+        jobs.filter_map(|job| Some((job.name.clone(), count(job.stage.params["device"].as_str()?)?)));
+    wanting.collect()
 }
 
 /// What `llavm work` prints of a task.

@@ -2,7 +2,10 @@
 
 mod engine;
 mod generate;
+mod keys;
+mod plan;
 mod preprocess;
+mod scale;
 mod serve;
 mod train;
 
@@ -14,7 +17,7 @@ use llavm_model::device::{Device, DeviceName};
 use llavm_model::doctor::verdicts::{Verdicts, require_healthy};
 use std::path::Path;
 
-/// Time the engine, preprocessing, training, answering or serving
+/// Time the engine, planning, preprocessing, training, answering or serving
 ///
 /// No data: rows, or a model of the chosen size with random weights, are made up; `serve` takes a model. Ends in rows/s,
 /// samples/s or tokens/s.
@@ -28,6 +31,8 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Engine(engine::Args),
+    Plan(plan::Args),
+    Scale(scale::Args),
     Preprocess(preprocess::Args),
     Train(train::Args),
     Generate(generate::Args),
@@ -37,6 +42,8 @@ enum What {
 pub fn run(args: &Args) -> Outcome {
     match &args.what {
         What::Engine(args) => engine::run(args),
+        What::Plan(args) => plan::run(args),
+        What::Scale(args) => scale::run(args),
         What::Preprocess(args) => preprocess::run(args),
         What::Train(args) => train::run(args),
         What::Generate(args) => generate::run(args),

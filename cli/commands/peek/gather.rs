@@ -5,7 +5,7 @@ use super::tokens;
 use crate::ui::failure::Failure;
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, ListArray, PrimitiveArray, RecordBatch,
-    StringArray, StructArray,
+    StringArray,
 };
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Int32Type, UInt32Type};
 use arrow::util::display::array_value_to_string;
@@ -14,6 +14,7 @@ use llavm_model::tokenizer::Tokenizer;
 use llavm_pipeline::graph::NodeIndex;
 use llavm_pipeline::{Column, Engine, StageError, Table};
 use llavm_stages::image_lists::whole;
+use llavm_stages::messages::{MessageRows, Turn};
 use llavm_stages::segments::{self, SegmentRows};
 
 /// Longest side of an image that is shown before it was prepared, in pixels.
@@ -192,21 +193,14 @@ fn images(batch: &RecordBatch, row: usize) -> Vec<Image> {
 }
 
 fn messages(batch: &RecordBatch, row: usize) -> Vec<Message> {
-    let Some(items) = list(batch, "messages", row) else { return Vec::new() };
-    let Some(turns) = items.as_any().downcast_ref::<StructArray>() else { return Vec::new() };
-    let field =
-        |name| turns.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<StringArray>());
-    match (field("role"), field("content")) {
-        (Some(roles), Some(contents)) => roles
-            .iter()
-            .zip(contents)
-            .map(|(role, content)| Message {
-                role: role.unwrap_or_default().to_owned(),
-                content: content.unwrap_or_default().to_owned(),
-            })
-            .collect(),
-        _ => Vec::new(),
-    }
+    let column = batch.column_by_name("messages");
+    let lists = column.and_then(|column| column.as_any().downcast_ref());
+    let Some(rows) = lists.and_then(MessageRows::of_lists) else { return Vec::new() };
+    // Calls, thoughts and tools are text that the model reads or writes as well.
+    let texts =
+        |turn: &Turn<'_>| turn.texts().skip(1).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n");
+    let turns = rows.row(row).into_iter().flatten();
+    turns.map(|turn| Message { role: turn.role.to_owned(), content: texts(&turn) }).collect()
 }
 
 fn show_tokens(batch: &RecordBatch, row: usize, tokenizer: Option<&Tokenizer>) -> Vec<Token> {
