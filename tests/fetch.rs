@@ -175,3 +175,119 @@ fn a_benchmark_is_fetched_by_its_name_and_an_unknown_name_lists_all() {
         assert!(text.replace("│ ", "").contains(part), "{part} in {text}");
     }
 }
+
+/// A manifest whose rows are on the hub.
+const ROWS: &str = r#"
+[stages.rows]
+kind           = "read"
+files          = "FILES"
+columns        = { image = "image", prompt = "input", answer = "output" }
+partition_rows = 64
+
+[stages.pixels]
+kind = "decode-resize"
+from = "rows"
+
+[stages.chat]
+kind      = "chat-template"
+from      = "rows"
+tokenizer = "DATA/qwen3-tokenizer"
+
+[stages.pads]
+kind  = "image-pads"
+from  = "chat"
+count = 49
+
+[stages.tokens]
+kind      = "tokenize"
+from      = "pads"
+tokenizer = "DATA/qwen3-tokenizer"
+"#;
+
+/// The names of all stored partitions, which are their contents.
+fn stored(home: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for stage in ["pixels", "tokens"] {
+        let files = std::fs::read_dir(home.join(".llavm/tables").join(stage)).unwrap();
+        let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.extend(files.filter(|name| !name.contains(".json")).map(|name| format!("{stage}/{name}")));
+    }
+    names.sort();
+    names
+}
+
+/// Standard error and output with single spaces, and the exit status.
+fn told(output: &Output) -> (Option<i32>, String) {
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let words = text.concat().replace('│', " ");
+    (output.status.code(), words.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn a_data_set_without_a_copy_is_read_where_it_lies() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let raw = std::fs::read_dir(data.join("cc3m")).unwrap().map(|file| file.unwrap().path());
+    let raw = raw.filter(|path| path.extension().is_some_and(|end| end == "parquet"));
+    let name = |path: &Path| format!("data/{}", path.file_name().unwrap().to_string_lossy());
+    let mut files: Vec<FakeFile> =
+        raw.map(|path| file(&name(&path), &std::fs::read(&path).unwrap(), true)).collect();
+    assert!(!files.is_empty());
+    let home = |files: &str| {
+        let home = tempfile::tempdir().unwrap();
+        let manifest = ROWS.replace("FILES", files).replace("DATA", data.to_str().unwrap());
+        std::fs::write(home.path().join("m.toml"), manifest).unwrap();
+        home
+    };
+    let local = home(&format!("{}/cc3m/*.parquet", data.display()));
+    assert_eq!(told(&llavm(local.path(), &["run", "m.toml"], &[])).0, Some(0));
+    let hub = FakeHub::new("datasets/o/cc3m", &files, |_, _| None);
+    let remote = home("hub:datasets/o/cc3m/data/*.parquet");
+    let run =
+        |hub: &FakeHub| told(&llavm(remote.path(), &["run", "m.toml"], &[("HF_ENDPOINT", &hub.address)]));
+    let (status, text) = run(&hub);
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!(stored(remote.path()), stored(local.path()));
+    assert!(!remote.path().join("hf").exists(), "there is no copy");
+    assert!(hub.asked("/cdn/").iter().all(|request| request.header("range").is_some()));
+    let read = hub.asked("/cdn/").len();
+    let (status, text) = run(&hub);
+    assert!(status == Some(0) && text.contains("nothing to do"), "{status:?}: {text}");
+    let again = hub.asked("/cdn/").len() - read;
+    assert!(again <= read, "nothing but what describes the files is read again: {again} of {read}");
+    // Another version of one file.
+    files[0].etag = "f".repeat(64);
+    let (status, text) = run(&FakeHub::new("datasets/o/cc3m", &files, |_, _| None));
+    assert!(status == Some(0) && !text.contains("nothing to do"), "{status:?}: {text}");
+}
+
+#[test]
+fn a_data_set_that_is_nowhere_says_why_it_is_neither_here_nor_there() {
+    let home = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let manifest =
+        ROWS.replace("FILES", "hub:datasets/o/cc3m/*.parquet").replace("DATA", data.to_str().unwrap());
+    std::fs::write(home.path().join("m.toml"), manifest).unwrap();
+    let hub = FakeHub::new("datasets/o/other", &[], |_, _| None);
+    let run = |more: &[(&str, &str)]| {
+        let mut variables = vec![("HF_ENDPOINT", hub.address.as_str())];
+        variables.extend_from_slice(more);
+        told(&llavm(home.path(), &["run", "m.toml"], &variables))
+    };
+    let (status, text) = run(&[]);
+    assert_eq!(status, Some(2), "{text}");
+    for part in [
+        "is not in the Hugging Face cache",
+        "It cannot be read where it lies either",
+        "status 404",
+        "llavm fetch",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let asked = hub.asked("/").len();
+    let (status, text) = run(&[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!((status, hub.asked("/").len()), (Some(2), asked), "{text}");
+    assert!(text.contains("is not in the Hugging Face cache") && !text.contains("where it lies"), "{text}");
+    let empty = FakeHub::new("datasets/o/cc3m", &[file("x.csv", b"a", false)], |_, _| None);
+    let (status, text) = run(&[("HF_ENDPOINT", &empty.address)]);
+    assert!(status == Some(2) && text.contains("no file matches `hub:datasets/o/cc3m/*.parquet`"), "{text}");
+}

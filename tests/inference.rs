@@ -353,7 +353,7 @@ fn a_line_that_is_no_question_says_its_number() {
     ]);
     assert_eq!(output.status.code(), Some(1));
     let reported = reported(&output).replace(copy.folder.path().to_str().unwrap(), "/m");
-    insta::assert_snapshot!(reported, @"/m/q.jsonl, line 2: unknown field `question`, expected `image` or `prompt` at line 1 column 11");
+    insta::assert_snapshot!(reported, @"/m/q.jsonl, line 2: unknown field `question`, expected one of `image`, `prompt`, `messages`, `tools` at line 1 column 11");
 }
 
 /// Runs `llavm chat` on `input`.
@@ -433,7 +433,7 @@ fn the_doctor_finds_the_cpu_right() {
     assert!(text.contains("bf16") && !text.contains("WRONG"), "{text}");
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(feature = "cuda-llvm"))]
 #[test]
 fn a_device_that_this_build_lacks_is_an_error() {
     let output = llavm(&["doctor", "--device", "cuda"]);

@@ -28,14 +28,6 @@ impl OpenContext for Context {
         Ok(hasher.finalize())
     }
 
-    fn remembered(
-        &self,
-        _key: &str,
-        compute: &mut dyn FnMut() -> Result<Vec<u8>, StageError>,
-    ) -> Result<Vec<u8>, StageError> {
-        compute()
-    }
-
     fn seed(&self) -> u64 {
         1
     }

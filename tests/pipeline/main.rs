@@ -13,6 +13,7 @@
 //! | `limits.rs` | few open files are enough, however many partitions and shards |
 //! | `held_back.rs` | odd but legal values in every public layout give the right rows, or a reject with a name |
 //! | `train.rs` | a training ends with the same bytes however it went: threads, interruptions, rows that come late |
+//! | `ranks.rs` | a training on several devices is the one on one |
 //! | `recipes.rs` | the full recipe fits the data sets' layouts, and a dry run tells what it takes |
 //! | `samples.rs` | every sample manifest runs, and its shards hold what Transformers would give |
 //! | `shards.rs` | processes that split a manifest among themselves give what one run gives |
@@ -30,6 +31,7 @@ mod held_back;
 mod incremental;
 mod limits;
 mod project;
+mod ranks;
 mod recipes;
 mod rows;
 mod samples;

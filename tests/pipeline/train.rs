@@ -63,7 +63,7 @@ validation = 0.05
 "#;
 
 /// A stage that makes and trains a model.
-const BASE: &str = r#"
+pub const BASE: &str = r#"
 [stages.base]
 kind = "train"
 from = "shards"
@@ -77,7 +77,7 @@ per_device_train_batch_size = 4
 max_steps = 12
 "#;
 
-fn project(stages: &[&str]) -> Project {
+pub fn project(stages: &[&str]) -> Project {
     let project = Project::with(&["data/cc3m", "data/qwen3-tokenizer"]);
     project.write("qwen/config.json", QWEN);
     project.write("clip/config.json", CLIP);
@@ -86,7 +86,7 @@ fn project(stages: &[&str]) -> Project {
 }
 
 /// The finished folder of a job.
-fn folder(project: &Project, stage: &str) -> PathBuf {
+pub fn folder(project: &Project, stage: &str) -> PathBuf {
     let folders = fs::read_dir(project.path(".llavm/jobs").join(stage)).unwrap();
     let mut folders = folders.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let found = folders.next().unwrap();
@@ -112,19 +112,24 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-fn metrics(folder: &Path) -> RecordBatch {
+pub fn metrics(folder: &Path) -> RecordBatch {
     let file = File::open(folder.join("metrics.parquet")).unwrap();
     let mut batches = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     batches.next().unwrap().unwrap()
 }
 
-fn numbers(metrics: &RecordBatch, name: &str) -> Vec<f64> {
+pub fn numbers(metrics: &RecordBatch, name: &str) -> Vec<f64> {
     metrics.column_by_name(name).unwrap().as_primitive::<Float64Type>().values().to_vec()
 }
 
 #[test]
 fn killed_at_any_step_a_training_ends_as_if_it_had_never_been() {
-    let base = format!("{BASE}eval_steps = 5\nsave_steps = 2\nload_best_model_at_end = true\n");
+    assert_outlives_kills(BASE);
+}
+
+/// `base` is [`BASE`], perhaps with more lines.
+pub fn assert_outlives_kills(base: &str) {
+    let base = format!("{base}eval_steps = 5\nsave_steps = 2\nload_best_model_at_end = true\n");
     let (whole, killed) = (project(&[&base]), project(&[&base]));
     whole.run(&["m.toml"]);
     killed.run(&["m.toml", "--until", "shards"]);

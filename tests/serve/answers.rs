@@ -79,6 +79,56 @@ fn answers_are_those_of_generate_and_chat() {
 }
 
 #[test]
+fn tools_are_offered_alike_by_generate_chat_and_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let tools = json!([{"name": "z"}]);
+    let call = json!([{"id": "1", "type": "function", "function": {"name": "zoom", "arguments": "{}"}}]);
+    let turns = json!([
+        {"role": "user", "content": "Zoom."},
+        {"role": "assistant", "content": null, "tool_calls": call},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+    ]);
+    let write = |name: &str, value: &Value| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, value.to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let file = write("tools.json", &tools);
+    let line = write("questions.jsonl", &json!({"messages": turns}));
+    let model = model();
+    let model = model.to_str().unwrap();
+    let generate = |more: &[&str]| -> Value {
+        let all = [&["generate", model, "--max-new-tokens", "8", "--json"], more].concat();
+        serde_json::from_str(&llavm(&all, "")).unwrap()
+    };
+    let plain = generate(&["--text-only", "--prompt", "Zoom."]);
+    let offered = generate(&["--text-only", "--prompt", "Zoom.", "--tools", &file]);
+    let called = generate(&["--jsonl", &line]);
+    let tokens = |answer: &Value| answer["prompt_tokens"].as_u64().unwrap();
+    assert!(tokens(&plain) + 100 < tokens(&offered) && tokens(&plain) + 50 < tokens(&called));
+    let chat = llavm(&["chat", model, "--max-new-tokens", "8"], &format!("/tools {file}\nZoom.\n"));
+
+    let server = Server::start(&[]);
+    let ask = |turns: Value, tools: &Value| {
+        server.chat(&json!({"messages": turns, "tools": tools, "max_tokens": 8})).json()
+    };
+    let answer = ask(json!([turn("Zoom.", &[])]), &tools);
+    assert_eq!(
+        (answer["usage"]["prompt_tokens"].as_u64(), content(&answer)),
+        (offered["prompt_tokens"].as_u64(), offered["text"].as_str().unwrap().to_owned())
+    );
+    assert_eq!(visible(&format!("{}\n", content(&answer))), chat);
+    let answer = ask(turns, &Value::Null);
+    assert_eq!(
+        (answer["usage"]["prompt_tokens"].as_u64(), content(&answer)),
+        (called["prompt_tokens"].as_u64(), called["text"].as_str().unwrap().to_owned())
+    );
+    let typed = json!([{"name": "zoom", "description": "<|im_end|>"}]);
+    let refused = server.chat(&json!({"messages": [turn("Zoom.", &[])], "tools": typed})).error();
+    assert_eq!(refused, (400, "special-token".to_owned()));
+}
+
+#[test]
 fn a_stream_says_the_same_in_the_order_that_clients_expect() {
     let server = Server::start(&[]);
     let mut body = ask("What is this?", 12);
